@@ -1,0 +1,1 @@
+"""The reading side of walarchiver: plan a moment, restore it, prove it."""

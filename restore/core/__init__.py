@@ -1,0 +1,1 @@
+"""The pure core of the reading side: targets, plans, settings."""

@@ -1,0 +1,220 @@
+"""Values the planner works on and hands out. No rules here; see planner.py.
+
+Times are CommitTime microseconds (the database server's clock) unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from walarchiver.core.history import TimelineHistory
+from walarchiver.core.lsn import Lsn
+from walarchiver.core.moment import CommitTime
+from walarchiver.core.scan import Event, RestorePoint, SegmentScan
+from walarchiver.core.segment import Segment, SegmentBytes
+
+# --- what is known (gathered from the catalog by a shell) ------------------------------------
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Run:
+    """Archived segments first..last (both included) of one timeline, none missing between."""
+
+    timeline: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """At `time` the server's insert position was `lsn` on `timeline`."""
+
+    time: CommitTime
+    lsn: Lsn
+    timeline: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Settings that a recovering server must have at least."""
+
+    max_connections: int
+    max_worker_processes: int
+    max_wal_senders: int
+    max_prepared_transactions: int
+    max_locks_per_transaction: int
+
+
+@dataclass(frozen=True, slots=True)
+class BaseBackup:
+    """A finished base backup, as far as planning is concerned."""
+
+    id: str
+    timeline: int
+    start_lsn: Lsn
+    stop_lsn: Lsn
+    start_time: CommitTime
+    stop_time: CommitTime
+    raw: int
+    stored: int
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that the catalog knows about one cluster incarnation (one system identifier)."""
+
+    cluster: str
+    system: int
+    major: int
+    segment_size: SegmentBytes
+    ledger_seq: int
+    """Head of the ledger that this view was taken from."""
+    runs: tuple[Run, ...]
+    histories: Mapping[int, TimelineHistory]
+    """By timeline; timeline 1 (or the first known) has none recorded."""
+    backups: tuple[BaseBackup, ...]
+    horizons: tuple[Horizon, ...]
+    current_timeline: int
+    """The timeline production is on: that of the newest WAL record or horizon."""
+
+
+@dataclass(frozen=True, slots=True)
+class WalKnowledge:
+    """What walking the archived WAL tells; given to the planner as functions, since a shell may
+    have to fetch and open segments to answer. Both are pure with respect to the planner: same
+    arguments, same answer.
+    """
+
+    scan: Callable[[TimelineHistory, int], SegmentScan]
+    """The scan of segment `number` as found on a path (its file chosen by the path)."""
+    events: Callable[[TimelineHistory, int], Sequence[Event]]
+    """Every event that starts in segment `number` on a path, in LSN order."""
+    last_record: Callable[[TimelineHistory, int], Lsn | None]
+    """Start of the last whole record that starts in the segment."""
+    next_record: Callable[[TimelineHistory, Lsn], Lsn | None]
+    """Start of the first record at or after an LSN on the path; None past the end of coverage."""
+
+
+# --- what is asked -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AtTime:
+    time: CommitTime
+
+
+@dataclass(frozen=True, slots=True)
+class AtLsn:
+    """Everything whose records start before `lsn`; nothing from `lsn` on."""
+
+    lsn: Lsn
+
+
+@dataclass(frozen=True, slots=True)
+class AtXid:
+    """Just after transaction `xid` ended; `before`: just before it ended."""
+
+    xid: int
+    before: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AtName:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AtLatest:
+    pass
+
+
+Target = AtTime | AtLsn | AtXid | AtName | AtLatest
+
+
+# --- what is answered ----------------------------------------------------------------------------
+
+
+class Verdict(StrEnum):
+    REACHABLE = "reachable"
+    IDLE = "idle"
+    """Reachable: nothing happened between the last commit before it and the proven horizon."""
+    GAP = "gap"
+    BEFORE_FIRST_BACKUP = "before_first_backup"
+    NOT_PROVEN = "not_proven"
+    """After the newest moment that is proven to be archived."""
+    WRONG_BRANCH = "wrong_branch"
+    UNKNOWN_TARGET = "unknown_target"
+    """No such xid or restore point in what can be restored."""
+    AMBIGUOUS = "ambiguous"
+    """Several restore points of that name: choose one by LSN."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Where replay ends. `inclusive`: the record that starts at `lsn` is replayed too."""
+
+    lsn: Lsn
+    inclusive: bool
+    timeline: int
+    last_commit: Event | None
+    """The last commit that is part of the restored state, when it lies in the walked WAL."""
+    stop_event: Event | None
+    """The event replay stops before (or at), when the stop is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disputed:
+    """Clock steps: events out of time order around the asked moment (recovery.md 2.3)."""
+
+    first: Lsn
+    last: Lsn
+    events: int
+    backward_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class WalNeed:
+    """The WAL a restore reads, in replay order; `files` are (timeline, number) per address."""
+
+    first: Segment
+    last: Segment
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The nearest reachable moments on each side of a refused target."""
+
+    before: CommitTime | None
+    after: CommitTime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The planner's answer. `stop`, `backup`, `wal` are None exactly when it is a refusal."""
+
+    verdict: Verdict
+    reason: str
+    """One or two plain sentences with the values: why, and what was chosen."""
+    path: TimelineHistory
+    backup: BaseBackup | None = None
+    stop: Stop | None = None
+    wal: WalNeed | None = None
+    disputed: Disputed | None = None
+    limits: Limits | None = None
+    prepared_open: tuple[Event, ...] = ()
+    horizon: CommitTime | None = None
+    """The newest provable moment on this path."""
+    nearest: Nearest = field(default_factory=lambda: Nearest(None, None))
+    missing: tuple[Segment, ...] = ()
+    """The first missing segment(s), for GAP."""
+    candidates: tuple[RestorePoint, ...] = ()
+    """For AMBIGUOUS."""
+    undone_commits: int = 0
+    """Commits after the stop on this path, up to the end of coverage."""
+    explained: tuple[str, ...] = ()
+    """Each choice made, one sentence each."""

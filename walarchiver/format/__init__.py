@@ -1,0 +1,1 @@
+"""Repository format 1 as pure functions over bytes (docs/format.md)."""

@@ -1,0 +1,1 @@
+"""Custodians: who can open what the archiver seals."""
