@@ -1,0 +1,349 @@
+"""archive_command and restore_command: hand one file name to the server and answer PostgreSQL.
+
+Rules:
+- Imports only what the interpreter has in memory or as one small extension (`_socket`, `_signal`,
+  `posix`, `sys`): a test holds this budget, because PostgreSQL pays for it once per WAL file.
+- push exits 0 only when the server said so, and 1 for everything else: above 125, or dead by a
+  signal, PostgreSQL restarts its archiver and does not count the failure.
+- fetch exits 0 only when the server said so *and* the file is there, `PROVEN_ABSENT` only when the
+  server proved the end of the archive, and 200 for any doubt: PostgreSQL takes every status up to 125
+  as "there is no such file" and may open the database early.
+- An interpreter that cannot start exits 1 by itself. So the launcher (bin/walarchiver-hook) lets
+  PostgreSQL see 1 from fetch only for `PROVEN_ABSENT`, which no failing interpreter exits with.
+- Every wait is at most a second long; between waits the deadline and PostgreSQL's life are checked. A
+  hook outliving its server would answer nobody, and one that hangs stops archiving for ever.
+"""
+
+import sys
+
+import _signal  # type: ignore[import-not-found]  # typeshed has no stub for it
+import _socket
+import posix
+
+PROVEN_ABSENT = 101
+DOUBT = 200
+
+_DEFAULT_SOCKET = "/run/walarchiver/walarchiver.sock"
+_TIMEOUT_S = {"push": 120.0, "fetch": 600.0}
+_ABSENT_SERVER_S = 10.0
+"""How long fetch waits for a server that is just being restarted."""
+_SLICE_S = 1.0
+_ANSWER_BYTES_MAX = 65536
+_USAGE = (
+    "usage: walarchiver-hook [--socket PATH] [--cluster NAME] push %p\n"
+    "       walarchiver-hook [--socket PATH] [--cluster NAME] fetch [--plan ID] %f %p"
+)
+
+
+class GiveUp(Exception):
+    """No good answer was had; the text goes to PostgreSQL's log."""
+
+
+class NoServer(GiveUp):
+    """Nobody listens on the socket; for fetch, worth another try."""
+
+
+class Call:
+    """What the command line asks for."""
+
+    __slots__ = ("cluster", "name", "parent", "path", "plan", "socket", "timeout_s", "verb")
+
+    def __init__(self) -> None:
+        self.verb = ""
+        self.socket = _environment("WALARCHIVER_SOCKET") or _DEFAULT_SOCKET
+        self.cluster: str | None = _environment("WALARCHIVER_CLUSTER") or None
+        self.plan: str | None = None
+        self.name = ""
+        self.path = ""
+        self.timeout_s = 0.0
+        self.parent: int | None = None
+
+    def request(self) -> bytes:
+        """The whole HTTP request (docs/api.md)."""
+        members = [("cluster", self.cluster), ("path", self.path)]
+        if self.verb == "fetch":
+            members += [("plan", self.plan), ("name", self.name)]
+        body = b"{" + b",".join(b'"%s":%s' % (key.encode(), _json(value)) for key, value in members) + b"}"
+        head = (
+            f"POST /v1/{self.verb} HTTP/1.1\r\nHost: walarchiver\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        return head.encode() + body
+
+
+class Deadline:
+    """When to stop, and whether PostgreSQL still waits for us.
+
+    `posix.times` has the time since boot; no module has to be loaded for it.
+    """
+
+    __slots__ = ("_ends", "_own_parent", "_parent")
+
+    def __init__(self, timeout_s: float, parent: int | None) -> None:
+        self._ends = posix.times().elapsed + timeout_s
+        self._own_parent = posix.getppid()
+        self._parent = parent
+
+    def next_wait_s(self) -> float:
+        """How long the next wait may be. Raises GiveUp at the end, or when nobody waits for us."""
+        left = self._ends - posix.times().elapsed
+        if left <= 0:
+            raise GiveUp("no answer from the server inside the deadline")
+        if posix.getppid() != self._own_parent or (self._parent is not None and not _alive(self._parent)):
+            raise GiveUp("the PostgreSQL process that asked is gone")
+        return min(left, _SLICE_S)
+
+
+def _environment(name: str) -> str:
+    raw = posix.environ.get(name.encode(), b"")
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        posix.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _json(value: str | None) -> bytes:
+    """A JSON string as UTF-8, or null. Raises GiveUp for text that is not UTF-8."""
+    if value is None:
+        return b"null"
+    out = []
+    for char in value:
+        if char in '"\\' or char < " ":
+            out.append(f"\\u{ord(char):04x}")
+        else:
+            out.append(char)
+    try:
+        return b'"' + "".join(out).encode() + b'"'
+    except UnicodeEncodeError:
+        raise GiveUp(f"{value!r} is not UTF-8") from None
+
+
+def _argument(value: str) -> str:
+    """The text whose UTF-8 form is the argument's bytes, whatever the locale made of them."""
+    return value.encode(sys.getfilesystemencoding(), "surrogateescape").decode("utf-8", "surrogateescape")
+
+
+def _absolute(path: str) -> str:
+    """PostgreSQL gives %p relative to the data directory, where it runs its commands."""
+    if not path:
+        raise GiveUp("the path is empty")
+    if path.startswith("/"):
+        return path
+    return posix.getcwdb().decode("utf-8", "surrogateescape") + "/" + path
+
+
+def _verb(words: list[str]) -> str:
+    """Which answer the caller expects, even when the rest of the line is wrong."""
+    for word in words:
+        if word in _TIMEOUT_S:
+            return word
+    return ""
+
+
+def _parse(words: list[str]) -> Call:
+    """Read the command line. Raises GiveUp with the usage."""
+    call = Call()
+    rest: list[str] = []
+    position = 0
+    while position < len(words):
+        word = words[position]
+        option, equals, value = word.partition("=")
+        if option in ("--socket", "--cluster", "--plan", "--parent"):
+            if not equals:
+                position += 1
+                if position == len(words):
+                    raise GiveUp(f"{option} needs a value\n{_USAGE}")
+                value = words[position]
+            if option == "--parent":
+                call.parent = int(value) if value.isdecimal() else None
+            elif not value:
+                raise GiveUp(f"{option} needs a value\n{_USAGE}")
+            elif option == "--socket":
+                call.socket = value
+            elif option == "--cluster":
+                call.cluster = value
+            else:
+                call.plan = value
+        elif word.startswith("-"):
+            raise GiveUp(f"unknown option {word}\n{_USAGE}")
+        else:
+            rest.append(word)
+        position += 1
+    match rest:
+        case ["push", path] if call.plan is None:
+            call.verb, call.path = "push", _absolute(path)
+        case ["fetch", name, path] if name:
+            call.verb, call.name, call.path = "fetch", name, _absolute(path)
+        case _:
+            raise GiveUp(_USAGE)
+    call.timeout_s = _timeout_s(call.verb)
+    return call
+
+
+def _timeout_s(verb: str) -> float:
+    text = _environment("WALARCHIVER_TIMEOUT")
+    if not text:
+        return _TIMEOUT_S[verb]
+    if text.isdecimal() and 1 <= int(text) <= 86400:
+        return float(text)
+    raise GiveUp(f"WALARCHIVER_TIMEOUT is {text!r}, not a number of seconds from 1 to 86400")
+
+
+def _pause(seconds: float) -> None:
+    """Wait without loading `time`: nobody ever writes to this pair."""
+    quiet, other = _socket.socketpair()
+    try:
+        quiet.settimeout(seconds)
+        quiet.recv(1)
+    except TimeoutError:
+        pass
+    finally:
+        quiet.close()
+        other.close()
+
+
+def _connect(call: Call, deadline: Deadline) -> _socket.socket:
+    patience_s = _ABSENT_SERVER_S if call.verb == "fetch" else 0.0
+    retry_ends = posix.times().elapsed + patience_s
+    while True:
+        wait_s = deadline.next_wait_s()
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        try:
+            connection.settimeout(wait_s)
+            connection.connect(call.socket.encode("utf-8", "surrogateescape"))
+        except (BlockingIOError, TimeoutError):  # the server's queue of new connections is full
+            connection.close()
+        except OSError as error:
+            connection.close()
+            if posix.times().elapsed >= retry_ends:
+                raise NoServer(f"no server on {call.socket}: {error.strerror or error}") from error
+        else:
+            return connection
+        _pause(min(0.1, wait_s))
+
+
+def _exchange(call: Call, deadline: Deadline) -> tuple[int, bytes, bytes]:
+    """The answer's HTTP status, its Walarchiver-Exit header, and its body."""
+    connection = _connect(call, deadline)
+    try:
+        unsent = memoryview(call.request())
+        while unsent:
+            connection.settimeout(deadline.next_wait_s())
+            try:
+                unsent = unsent[connection.send(unsent) :]
+            except TimeoutError:
+                continue
+        answer = b""
+        while not _complete(answer):
+            connection.settimeout(deadline.next_wait_s())
+            try:
+                more = connection.recv(16384)
+            except TimeoutError:
+                continue
+            if not more:
+                break
+            answer += more
+            if len(answer) > _ANSWER_BYTES_MAX:
+                raise GiveUp("the server's answer is too long")
+    finally:
+        connection.close()
+    return _read_answer(answer)
+
+
+def _header(head: bytes, name: bytes) -> bytes | None:
+    """The value of a header; None when it is missing or there twice."""
+    found = [line.partition(b":")[2].strip() for line in head.split(b"\r\n")[1:] if _named(line, name)]
+    return found[0] if len(found) == 1 else None
+
+
+def _named(line: bytes, name: bytes) -> bool:
+    return line.partition(b":")[0].lower() == name
+
+
+def _complete(answer: bytes) -> bool:
+    head, blank, body = answer.partition(b"\r\n\r\n")
+    length = _header(head, b"content-length") if blank else None
+    return length is not None and length.isdigit() and len(length) < 10 and len(body) >= int(length)
+
+
+def _read_answer(answer: bytes) -> tuple[int, bytes, bytes]:
+    if not answer:
+        raise GiveUp("the server closed the connection without an answer")
+    head, _blank, body = answer.partition(b"\r\n\r\n")
+    first = head.split(b"\r\n", 1)[0].split(b" ")
+    if not _complete(answer):
+        raise GiveUp("the server's answer broke off")
+    if len(first) < 2 or first[0] not in (b"HTTP/1.1", b"HTTP/1.0") or not first[1].isdigit():
+        raise GiveUp("what answers on the socket is not the walarchiver server")
+    return int(first[1]), _header(head, b"walarchiver-exit") or b"", body
+
+
+def _text(body: bytes) -> str:
+    """The answer's body as one line for PostgreSQL's log."""
+    return " ".join(body.decode("utf-8", "replace").split())[:2000]
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return posix.lstat(path.encode("utf-8", "surrogateescape")).st_mode & 0o170000 == 0o100000
+    except OSError:
+        return False
+
+
+def perform(call: Call) -> int:
+    """Ask the server; the exit status. Raises GiveUp when no good answer was had."""
+    status, said, body = _exchange(call, Deadline(call.timeout_s, call.parent))
+    if status == 200 and said == b"0":
+        if call.verb == "fetch" and not _is_file(call.path):
+            raise GiveUp(f"the server said done, but there is no file {call.path}")
+        return 0
+    if call.verb == "fetch" and status == 404 and said == b"1":
+        return PROVEN_ABSENT
+    raise GiveUp(f"server answered {status}: {_text(body)}")
+
+
+def _say(verb: str, message: str) -> None:
+    line = f"walarchiver-hook {verb}: {message}\n".encode("utf-8", "backslashreplace")
+    try:
+        posix.write(2, line)
+    except OSError:
+        pass  # nobody reads it; the exit status still stands
+
+
+def _stopped(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def run(words: list[str]) -> int:
+    """The exit status for one command line; nothing escapes."""
+    verb = ""
+    try:
+        verb = _verb(words)
+        if verb != "fetch":
+            # To die by a signal would restart the archiver; for fetch PostgreSQL wants to see the signal.
+            for number in (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT):
+                _signal.signal(number, _stopped)
+        return perform(_parse([_argument(word) for word in words]))
+    except GiveUp as error:
+        _say(verb, str(error))
+    except KeyboardInterrupt:
+        _say(verb, "stopped by a signal")
+    except BaseException as error:  # noqa: BLE001  a traceback's status 1 would mean "absent" to PostgreSQL
+        _say(verb, f"{type(error).__name__}: {error}")
+    return DOUBT if verb == "fetch" else 1
+
+
+def main() -> None:
+    """Leave by `_exit`: a failing flush at interpreter shutdown must not change the status."""
+    posix._exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()
