@@ -266,6 +266,13 @@ class BackupFailed(Refused):
     hint = "The message of PostgreSQL above says why; run `walarchiver backup` again."
 
 
+class BinariesMissing(Refused):
+    """A server program (PostgreSQL of the right major version, or weed) is not on this host."""
+
+    code = "WA-BINARIES"
+    hint = "Install PostgreSQL of that major version, or set WALARCHIVER_PG<major>_BIN (WALARCHIVER_WEED)."
+
+
 class RestoreFailed(Refused):
     """The restored cluster is not what was asked; do not use it."""
 
@@ -295,6 +302,18 @@ class ObjectMissing(Untrusted):
 
     code = "WA-OBJECT-MISSING"
     hint = "Was something deleted in the bucket? A versioned bucket may still hold it."
+
+
+class ObjectMisplaced(ObjectDamaged):
+    """A stored object opens, but it is another one than its place in the ledger says."""
+
+    code = "WA-OBJECT-MISPLACED"
+
+
+class BadSignature(Untrusted):
+    """A signature is not by the key that it has to be by."""
+
+    code = "WA-SIGNATURE"
 
 
 class LedgerBroken(Untrusted):
