@@ -1,0 +1,261 @@
+"""Archiver: makes one WAL file durable, and answers only then.
+
+Rules:
+- Acknowledged means: its objects and its ledger entry are durable. Nothing is remembered as done
+  from anywhere but the verified ledger.
+- The same bytes again succeed without writing; other bytes under a recorded name are refused and
+  alarmed; nothing is ever overwritten.
+- Every file is checked against the cluster before a byte is stored: name, size, long page header
+  (magic, system identifier, segment size, page address, timeline), every page's header.
+- Two calls for one name share one piece of work only if they name the same file; PostgreSQL does
+  repeat a call after a crash while the first one still runs.
+- Memory: one part (at most 64 MiB plain) per worker, whatever the segment size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from blake3 import blake3
+
+from walarchiver.catalog import Catalog, FileRecord
+from walarchiver.core.history import TimelineHistory
+from walarchiver.core.segment import (
+    BackupHistoryFile,
+    HistoryFile,
+    PartialFile,
+    Segment,
+    SegmentBytes,
+    SegmentFile,
+    WalFile,
+    parse_wal_file,
+)
+from walarchiver.core.walpage import FIRST_PAGE_BYTES, SegmentIdentity, check_pages, check_segment, read_first_page
+from walarchiver.depositor import Deposit, Depositor
+from walarchiver.errors import CorruptSegment, SegmentConflict
+from walarchiver.format.records import FirstPage, ForkFact, HistoryRecord, LabelRecord, Record, StoredObject, WalRecord
+from walarchiver.ledger import LedgerQueue, Proposal
+
+PART_BYTES = 64 << 20
+"""Plain bytes per object; docs/format.md."""
+READ_BYTES = 1 << 20
+HISTORY_BYTES_MAX = 1 << 20
+"""A line per ancestor: a few hundred bytes; anything near this is not a history."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """What every WAL file of the cluster must agree with."""
+
+    name: str
+    system: int
+    major: int
+    segment_size: SegmentBytes
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """What became of a file: `fresh` is False when it was recorded already."""
+
+    name: str
+    bytes: int
+    fresh: bool
+
+
+class Archiver:
+    """Archives the WAL files of one cluster into one repository."""
+
+    def __init__(
+        self,
+        *,
+        cluster: ClusterFacts,
+        depositor: Depositor,
+        queue: LedgerQueue,
+        cpu: Executor,
+        io: Executor,
+        companions: Callable[[WalFile], tuple[Record, ...]] = lambda _file: (),
+        observe: Callable[[str], None] = lambda _step: None,
+    ) -> None:
+        """`companions` gives records that ride along with a file's own (horizon samples);
+        `observe` is told each step, for tests that stop there."""
+        self.cluster = cluster
+        self._depositor = depositor
+        self._queue = queue
+        self._cpu = cpu
+        self._io = io
+        self._companions = companions
+        self._observe = observe
+        self._running: dict[tuple[str, Path], asyncio.Task[Archived]] = {}
+
+    @property
+    def catalog(self) -> Catalog:
+        return self._queue.ledger.catalog
+
+    async def archive(self, name: str, path: Path) -> Archived:
+        """Return only when the file would outlive this host.
+
+        Raises NotAWalFile, CorruptSegment, WrongCluster, SegmentConflict: refused, nothing stored;
+        StoreUnavailable, LedgerContended: not acknowledged, ask again.
+        """
+        file = parse_wal_file(name, self.cluster.segment_size)
+        key = (name, path)
+        task = self._running.get(key)
+        if task is None:
+            task = asyncio.create_task(self._archive(name, file, path), name=f"archive {name}")
+            self._running[key] = task
+            task.add_done_callback(lambda _done: self._running.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def drain(self) -> None:
+        """Wait for everything under way."""
+        while self._running:
+            await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def _archive(self, name: str, file: WalFile, path: Path) -> Archived:
+        loop = asyncio.get_running_loop()
+        self._observe("archive: start")
+        recorded = await loop.run_in_executor(self._io, self.catalog.file, name)
+        if recorded is not None:
+            digest, length = await loop.run_in_executor(self._cpu, self._digest, file, path)
+            refuse_other_content(name, recorded, digest, length)
+            return Archived(name, length, fresh=False)
+        record, epochs = await self._deposit(name, file, path)
+        self._observe("archive: deposited")
+        await self._queue.submit(self._proposal(name, file, record, epochs))
+        self._observe("archive: recorded")
+        return Archived(name, record.len, fresh=True)
+
+    def _proposal(self, name: str, file: WalFile, record: FileRecord, epochs: frozenset[str]) -> Proposal:
+        def decide(catalog: Catalog) -> tuple[Record, ...]:
+            recorded = catalog.file(name)
+            if recorded is not None:
+                refuse_other_content(name, recorded, record.digest, record.len)
+                return ()
+            return (*self._depositor.epoch_records(catalog, epochs), record, *self._companions(file))
+
+        return Proposal(name, decide)
+
+    async def _deposit(self, name: str, file: WalFile, path: Path) -> tuple[FileRecord, frozenset[str]]:
+        loop = asyncio.get_running_loop()
+        reading = await loop.run_in_executor(self._io, self._open, file, path)
+        try:
+            objects: list[StoredObject] = []
+            epochs: set[str] = set()
+            while reading.left:
+                sealed = await loop.run_in_executor(self._cpu, self._seal_next, name, file, reading)
+                epochs.add(sealed.epoch)
+                self._observe("archive: sealed")
+                objects.append(await loop.run_in_executor(self._io, self._depositor.put, sealed))
+                self._observe("archive: put")
+        finally:
+            reading.handle.close()
+        return self._record(name, file, reading, tuple(objects)), frozenset(epochs)
+
+    def _open(self, file: WalFile, path: Path) -> _Reading:
+        handle = path.open("rb")
+        try:
+            length = handle.seek(0, 2)
+            handle.seek(0)
+            reading = _Reading(handle=handle, length=length, left=length, hasher=blake3())
+            match file:
+                case SegmentFile() | PartialFile():
+                    first = handle.read(FIRST_PAGE_BYTES)
+                    handle.seek(0)
+                    reading.page = read_first_page(first)
+                    check_segment(
+                        file.segment,
+                        reading.page,
+                        length=length,
+                        system=self.cluster.system,
+                        major=self.cluster.major,
+                        segment_size=self.cluster.segment_size,
+                    )
+                case HistoryFile():
+                    if not 0 < length <= HISTORY_BYTES_MAX:
+                        raise CorruptSegment(f"{path.name} has {length} bytes, which no timeline history has")
+                case BackupHistoryFile():
+                    pass  # informative only: kept as it is, so that a bad one never blocks WAL
+        except BaseException:
+            handle.close()
+            raise
+        return reading
+
+    def _seal_next(self, name: str, file: WalFile, reading: _Reading) -> Deposit:
+        raw = min(PART_BYTES, reading.left)
+        count = max(1, -(-reading.length // PART_BYTES))
+        part = (reading.length - reading.left) // PART_BYTES
+        return self._depositor.seal_wal(
+            name=name, file=file, part=part, parts=count, raw=raw, plain=self._chunks(file, reading, raw)
+        )
+
+    def _chunks(self, file: WalFile, reading: _Reading, count: int) -> Iterator[bytes]:
+        """The next `count` bytes, digested and checked on their way."""
+        while count:
+            chunk = reading.handle.read(min(READ_BYTES, count))
+            if not chunk:
+                raise CorruptSegment(f"the file became shorter than {reading.length} bytes while it was read")
+            if isinstance(file, SegmentFile) and reading.page is not None:
+                address = file.segment.number * self.cluster.segment_size + reading.length - reading.left
+                check_pages(chunk, address, magic=reading.page.magic, name=file.segment.name(self.cluster.segment_size))
+            elif isinstance(file, HistoryFile):
+                reading.small += chunk
+            reading.hasher.update(chunk)
+            reading.left -= len(chunk)
+            count -= len(chunk)
+            yield chunk
+
+    def _digest(self, file: WalFile, path: Path) -> tuple[str, int]:
+        """Digest and length of a file whose name is recorded, after the same checks."""
+        reading = self._open(file, path)
+        with reading.handle:
+            for _ in self._chunks(file, reading, reading.length):
+                pass
+        return reading.hasher.hexdigest(), reading.length
+
+    def _record(self, name: str, file: WalFile, reading: _Reading, objects: tuple[StoredObject, ...]) -> FileRecord:
+        digest = reading.hasher.hexdigest()
+        match file:
+            case SegmentFile() | PartialFile():
+                page = reading.page
+                assert page is not None
+                return WalRecord(
+                    name=name,
+                    digest=digest,
+                    len=reading.length,
+                    objects=objects,
+                    page=FirstPage(page.magic, str(page.system), page.timeline, page.address, page.segment_size),
+                )
+            case HistoryFile(timeline):
+                history = TimelineHistory.parse(timeline, bytes(reading.small))
+                forks = tuple(ForkFact(fork.parent, fork.switch) for fork in history.forks)
+                return HistoryRecord(name=name, digest=digest, len=reading.length, objects=objects, forks=forks)
+            case BackupHistoryFile():
+                return LabelRecord(name=name, digest=digest, len=reading.length, objects=objects)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A WAL file being read once from front to back."""
+
+    handle: BinaryIO
+    length: int
+    left: int
+    hasher: blake3
+    page: SegmentIdentity | None = None
+    small: bytearray = field(default_factory=bytearray)
+    """Content, kept for timeline histories only."""
+
+
+def refuse_other_content(name: str, recorded: FileRecord, digest: str, length: int) -> None:
+    """Raise SegmentConflict unless the recorded content is this one."""
+    if (recorded.digest, recorded.len) != (digest, length):
+        raise SegmentConflict(
+            f"{name} is archived with digest {recorded.digest[:16]}… ({recorded.len} bytes), "
+            f"but the file offered has {digest[:16]}… ({length} bytes)"
+        )
+

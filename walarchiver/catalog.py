@@ -1,0 +1,332 @@
+"""Catalog: the SQLite projection of one cluster's ledger.
+
+Rules:
+- It is a cache. Everything in the tables below `meta` is made from ledger entries by `apply`;
+  dropping the file loses nothing (`catalog rebuild` makes it again, and a test compares).
+- `apply` is atomic and idempotent: entry and new chain state go in together or not at all, and an
+  entry that another process has already applied to the same file is skipped.
+- One file per repository and system identifier, so a catalog never answers for another cluster.
+- `scan` holds results of walking WAL, keyed by content digest: a cache of a cache, never truth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from walarchiver.core.history import Fork, TimelineHistory
+from walarchiver.core.segment import (
+    BackupHistoryFile,
+    HistoryFile,
+    PartialFile,
+    Segment,
+    SegmentBytes,
+    SegmentFile,
+    parse_wal_file,
+)
+from walarchiver.errors import LedgerBroken
+from walarchiver.format.canonical import canonical_json, parse_canonical
+from walarchiver.format.codec import record_from_json, record_to_json
+from walarchiver.format.records import (
+    BackupPart,
+    BackupRecord,
+    ClusterRecord,
+    EpochRecord,
+    GapRecord,
+    HistoryRecord,
+    HorizonRecord,
+    KeyringRecord,
+    LabelRecord,
+    PartRecord,
+    Record,
+    WalRecord,
+)
+
+FileRecord = WalRecord | HistoryRecord | LabelRecord
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS entry (
+    seq INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, time INTEGER NOT NULL, writer TEXT NOT NULL,
+    void INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS record (
+    kind TEXT NOT NULL, name TEXT NOT NULL, seq INTEGER NOT NULL, idx INTEGER NOT NULL,
+    content TEXT NOT NULL, PRIMARY KEY (kind, name, seq, idx)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS segment (
+    timeline INTEGER NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (timeline, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS run (
+    timeline INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    PRIMARY KEY (timeline, first)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS horizon (
+    time INTEGER NOT NULL, lsn INTEGER NOT NULL, timeline INTEGER NOT NULL, seq INTEGER NOT NULL,
+    PRIMARY KEY (timeline, lsn, time)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS scan (
+    digest TEXT NOT NULL, version INTEGER NOT NULL, content TEXT NOT NULL,
+    PRIMARY KEY (digest, version)) WITHOUT ROWID;
+"""
+PROJECTED_TABLES = ("entry", "record", "segment", "run", "horizon")
+SCHEMA_VERSION = 1
+
+
+class Catalog:
+    """The projection of one ledger. Thread-safe; several processes may share one file."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Open (or make) the file; None keeps the catalog in memory."""
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(
+            ":memory:" if path is None else path, check_same_thread=False, isolation_level=None, timeout=30
+        )
+        with self._lock:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version not in (0, SCHEMA_VERSION):
+                self._drop_all()
+            self._db.executescript(_SCHEMA)
+            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    # --- writing -------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def apply(
+        self,
+        *,
+        seq: int,
+        sha256: str,
+        time_us: int,
+        writer: str,
+        records: Iterable[Record],
+        state: str,
+        void: bool = False,
+    ) -> bool:
+        """Take in the entry at `seq`; `state` is the chain state after it, as text.
+
+        Returns False when the entry was there already. Raises LedgerBroken when entries between
+        are missing: they must be applied in order.
+        """
+        with self._transaction():
+            head = self._next_seq()
+            if seq < head:
+                return False
+            if seq > head:
+                raise LedgerBroken(f"entry {seq} cannot follow entry {head - 1} in the catalog")
+            self._db.execute("INSERT INTO entry VALUES (?,?,?,?,?)", (seq, sha256, time_us, writer, int(void)))
+            for index, record in enumerate(() if void else records):
+                self._apply_record(seq, index, record)
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('chain', ?)", (state,))
+            return True
+
+    def _apply_record(self, seq: int, index: int, record: Record) -> None:
+        content = canonical_json(record_to_json(record)).decode("ascii")
+        self._db.execute(
+            "INSERT INTO record VALUES (?,?,?,?,?)", (record.kind, record_name(record), seq, index, content)
+        )
+        match record:
+            case WalRecord():
+                self._apply_segment(record)
+            case HorizonRecord(time, lsn, timeline):
+                self._db.execute("INSERT OR IGNORE INTO horizon VALUES (?,?,?,?)", (time, lsn, timeline, seq))
+            case _:
+                pass
+
+    def _apply_segment(self, record: WalRecord) -> None:
+        file = parse_wal_file(record.name, SegmentBytes(record.page.segment_size))
+        if not isinstance(file, SegmentFile):
+            return
+        timeline, number = file.segment.timeline, file.segment.number
+        cursor = self._db.execute("INSERT OR IGNORE INTO segment VALUES (?,?)", (timeline, number))
+        if cursor.rowcount == 0:
+            return
+        before = self._db.execute("SELECT first FROM run WHERE timeline=? AND last=?", (timeline, number - 1)).fetchone()
+        after = self._db.execute("SELECT last FROM run WHERE timeline=? AND first=?", (timeline, number + 1)).fetchone()
+        first = before[0] if before else number
+        last = after[0] if after else number
+        self._db.execute("DELETE FROM run WHERE timeline=? AND first IN (?,?)", (timeline, first, number + 1))
+        self._db.execute("INSERT INTO run VALUES (?,?,?)", (timeline, first, last))
+
+    def clear(self) -> None:
+        """Forget everything, to be made again from the ledger."""
+        with self._transaction():
+            for table in (*PROJECTED_TABLES, "meta"):
+                self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - names are ours
+
+    def _drop_all(self) -> None:
+        for table in (*PROJECTED_TABLES, "meta", "scan"):
+            self._db.execute(f"DROP TABLE IF EXISTS {table}")
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def _rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
+        with self._lock:
+            return self._db.execute(sql, values).fetchall()
+
+    def _next_seq(self) -> int:
+        (top,) = self._db.execute("SELECT max(seq) FROM entry").fetchone()
+        return 0 if top is None else int(top) + 1
+
+    def chain(self) -> str | None:
+        """The chain state after the last applied entry, as it was given; None when empty."""
+        rows = self._rows("SELECT value FROM meta WHERE key='chain'")
+        return str(rows[0][0]) if rows else None
+
+    def entry_sha256(self, seq: int) -> str | None:
+        rows = self._rows("SELECT sha256 FROM entry WHERE seq=?", seq)
+        return str(rows[0][0]) if rows else None
+
+    def head_time_us(self) -> int | None:
+        rows = self._rows("SELECT time FROM entry WHERE void=0 ORDER BY seq DESC LIMIT 1")
+        return int(str(rows[0][0])) if rows else None
+
+    def voids(self) -> list[int]:
+        return [int(str(row[0])) for row in self._rows("SELECT seq FROM entry WHERE void=1 ORDER BY seq")]
+
+    def _records(self, kind: str, name: str | None = None) -> Iterator[Record]:
+        if name is None:
+            rows = self._rows("SELECT content FROM record WHERE kind=? ORDER BY seq, idx", kind)
+        else:
+            rows = self._rows("SELECT content FROM record WHERE kind=? AND name=? ORDER BY seq, idx", kind, name)
+        for (content,) in rows:
+            yield record_from_json(parse_canonical(str(content).encode("ascii")))
+
+    def file(self, name: str) -> FileRecord | None:
+        """The record of an archived WAL file of any kind, by its name."""
+        for kind in ("wal", "history", "label"):
+            for record in self._records(kind, name):
+                if isinstance(record, WalRecord | HistoryRecord | LabelRecord):
+                    return record
+        return None
+
+    def has_segment(self, timeline: int, number: int) -> bool:
+        return bool(self._rows("SELECT 1 FROM segment WHERE timeline=? AND number=?", timeline, number))
+
+    def last_segment(self, timeline: int) -> int | None:
+        """The highest archived segment number of a timeline."""
+        rows = self._rows("SELECT max(last) FROM run WHERE timeline=?", timeline)
+        return None if rows[0][0] is None else int(str(rows[0][0]))
+
+    def timelines(self) -> list[int]:
+        """Timelines that have any archived segment."""
+        return [int(str(row[0])) for row in self._rows("SELECT DISTINCT timeline FROM run ORDER BY timeline")]
+
+    def runs(self) -> list[tuple[int, int, int]]:
+        """(timeline, first, last) of unbroken runs of segments."""
+        rows = self._rows("SELECT timeline, first, last FROM run ORDER BY timeline, first")
+        return [(int(str(a)), int(str(b)), int(str(c))) for a, b, c in rows]
+
+    def newest_segment(self, size: SegmentBytes) -> Segment | None:
+        """The segment recorded last in the ledger (not the highest): where production is."""
+        rows = self._rows(
+            "SELECT name FROM record WHERE kind='wal' AND length(name)=24 ORDER BY seq DESC, idx DESC LIMIT 1"
+        )
+        return Segment.parse(str(rows[0][0]), size) if rows else None
+
+    def histories(self) -> dict[int, TimelineHistory]:
+        found = {}
+        for record in self._records("history"):
+            if isinstance(record, HistoryRecord):
+                timeline = int(record.name[:8], 16)
+                forks = tuple(Fork(fork.parent, fork.switch) for fork in record.forks)
+                found[timeline] = TimelineHistory(timeline, forks)
+        return found
+
+    def horizons(self) -> list[HorizonRecord]:
+        """All horizon samples, oldest first."""
+        return [record for record in self._records("horizon") if isinstance(record, HorizonRecord)]
+
+    def last_horizon(self) -> HorizonRecord | None:
+        found = self.horizons()
+        return max(found, key=lambda sample: (sample.time, sample.lsn)) if found else None
+
+    def clusters(self) -> list[ClusterRecord]:
+        return [record for record in self._records("cluster") if isinstance(record, ClusterRecord)]
+
+    def epoch(self, epoch: str) -> EpochRecord | None:
+        for record in self._records("epoch", epoch):
+            if isinstance(record, EpochRecord):
+                return record
+        return None
+
+    def keyrings(self) -> list[KeyringRecord]:
+        return [record for record in self._records("keyring") if isinstance(record, KeyringRecord)]
+
+    def gaps(self) -> list[GapRecord]:
+        return [record for record in self._records("gap") if isinstance(record, GapRecord)]
+
+    def backups(self) -> list[BackupRecord]:
+        """Finished base backups, oldest first."""
+        return [record for record in self._records("backup") if isinstance(record, BackupRecord)]
+
+    def backup_parts(self, backup: str) -> list[BackupPart]:
+        """Parts that have landed for a backup, in part order."""
+        found = [
+            part for record in self._records("part", backup) if isinstance(record, PartRecord) for part in record.parts
+        ]
+        return sorted(found, key=lambda part: part.n)
+
+    def counts(self) -> dict[str, int]:
+        rows = self._rows("SELECT kind, count(*) FROM record GROUP BY kind")
+        return {str(kind): int(str(count)) for kind, count in rows}
+
+    # --- cached walks ----------------------------------------------------------------------------
+
+    def cached_scan(self, digest: str, version: int) -> object | None:
+        rows = self._rows("SELECT content FROM scan WHERE digest=? AND version=?", digest, version)
+        return json.loads(str(rows[0][0])) if rows else None
+
+    def keep_scan(self, digest: str, version: int, content: object) -> None:
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO scan VALUES (?,?,?)", (digest, version, json.dumps(content)))
+
+    def dump(self) -> dict[str, list[tuple[object, ...]]]:
+        """Every projected row, to compare a rebuilt catalog with a live one."""
+        return {
+            table: self._rows(f"SELECT * FROM {table} ORDER BY 1, 2, 3")  # noqa: S608 - names are ours
+            for table in PROJECTED_TABLES
+        }
+
+
+def record_name(record: Record) -> str:
+    """The name a record is looked up by; empty for kinds that have none."""
+    match record:
+        case WalRecord(name=name) | HistoryRecord(name=name) | LabelRecord(name=name) | ClusterRecord(name=name):
+            return name
+        case EpochRecord(epoch=epoch):
+            return epoch
+        case PartRecord(backup=backup) | BackupRecord(backup=backup):
+            return backup
+        case KeyringRecord(n=n):
+            return str(n)
+        case GapRecord(first=first):
+            return first
+        case _:
+            return ""
+
+
+def file_kind(name: str, size: SegmentBytes) -> str:
+    """The record kind (`wal`, `history`, `label`) of a WAL file name. Raises NotAWalFile."""
+    match parse_wal_file(name, size):
+        case SegmentFile() | PartialFile():
+            return "wal"
+        case HistoryFile():
+            return "history"
+        case BackupHistoryFile():
+            return "label"

@@ -1,0 +1,202 @@
+"""Depositor: seals plain bytes to the custodians and makes them durable under a fresh name.
+
+Rules (docs/format.md, "Keys and trust", "Writes"):
+- The epoch key lives in memory only. A new one is made at start, after a day, after 100 000
+  objects and when the keyring changes; its key object is durable before the key is used, and its
+  `epoch` record enters the ledger before or together with the first object that uses it.
+- Object names carry 16 random hex digits, so a taken name means that an earlier try of this very
+  put succeeded.
+- Bodies are built in memory, one part at a time; callers bound how many are under way.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from walarchiver.catalog import Catalog
+from walarchiver.core.objectname import base_part_key, epoch_key_name, history_key, label_key, wal_key
+from walarchiver.core.segment import BackupHistoryFile, HistoryFile, PartialFile, SegmentBytes, SegmentFile, WalFile
+from walarchiver.errors import KeyTaken
+from walarchiver.format.epoch import EpochKey, EpochKeyObject, new_epoch
+from walarchiver.format.header import Header
+from walarchiver.format.keyring import Keyring
+from walarchiver.format.records import EpochRecord, Record, StoredObject
+from walarchiver.format.seal import ZstdParams, seal
+from walarchiver.keys.keyfile import SigningKey
+from walarchiver.ports import Clock, ObjectStore, Random, Recipient
+
+EPOCH_OBJECTS_MAX = 100_000
+EPOCH_SECONDS_MAX = 86_400.0
+OID_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """A sealed body on its way to the store."""
+
+    key: str
+    body: bytes | bytearray
+    sha256: str
+    epoch: str
+
+
+@dataclass(slots=True)
+class _Epoch:
+    key: EpochKey
+    record: EpochRecord
+    born_s: float
+    used: int = 0
+
+
+class Depositor:
+    """Seals for one cluster with one writer's key. Thread-safe; `seal_*` is CPU, `put` is network."""
+
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        repo: str,
+        system: str,
+        segment_size: SegmentBytes,
+        signer: SigningKey,
+        keyring: Callable[[], Keyring],
+        recipients: Callable[[Keyring], Sequence[Recipient]],
+        clock: Clock,
+        random: Random,
+        zstd: ZstdParams | None = None,
+    ) -> None:
+        self._store = store
+        self._repo = repo
+        self._system = system
+        self._size = segment_size
+        self._signer = signer
+        self._keyring = keyring
+        self._recipients = recipients
+        self._clock = clock
+        self._random = random
+        self._zstd = zstd if zstd is not None else ZstdParams()
+        self._lock = threading.Lock()
+        self._epoch: _Epoch | None = None
+        self._epochs: dict[str, EpochRecord] = {}
+        self._keyring_n = -1
+
+    def _oid(self) -> str:
+        return self._random.token(OID_BYTES).hex()
+
+    # --- epoch keys ------------------------------------------------------------------------------
+
+    def _current_epoch(self) -> EpochKey:
+        with self._lock:
+            epoch = self._epoch
+            now_s = self._clock.monotonic_s()
+            keyring = self._keyring()
+            if (
+                epoch is None
+                or epoch.used >= EPOCH_OBJECTS_MAX
+                or now_s - epoch.born_s > EPOCH_SECONDS_MAX
+                or keyring.n != self._keyring_n
+            ):
+                epoch = self._new_epoch(keyring, now_s)
+            epoch.used += 1
+            return epoch.key
+
+    def _new_epoch(self, keyring: Keyring, now_s: float) -> _Epoch:
+        while True:
+            key, stored = self._make_epoch(keyring)
+            try:
+                self._store.put_new(epoch_key_name(self._system, key.id, 0), stored.raw)
+            except KeyTaken:
+                # Ours from an ambiguous try, or somebody's: either way a key we cannot be sure of.
+                continue
+            epoch = _Epoch(key, EpochRecord(epoch=key.id, sha256=stored.sha256), born_s=now_s)
+            self._epochs[key.id] = epoch.record
+            self._epoch = epoch
+            self._keyring_n = keyring.n
+            return epoch
+
+    def _make_epoch(self, keyring: Keyring) -> tuple[EpochKey, EpochKeyObject]:
+        return new_epoch(
+            repo=self._repo,
+            system=self._system,
+            signer=self._signer,
+            recipients=self._recipients(keyring),
+            from_us=self._clock.now_us(),
+            epoch_id=self._random.token(8).hex(),
+            key=self._random.token(32),
+        )
+
+    def own_epoch_keys(self) -> Mapping[str, EpochKey]:
+        """Keys that this process made itself and may still open (its own backup's manifest)."""
+        with self._lock:
+            return {} if self._epoch is None else {self._epoch.key.id: self._epoch.key}
+
+    def epoch_records(self, catalog: Catalog, epochs: Iterable[str]) -> tuple[Record, ...]:
+        """The `epoch` records that must enter the ledger no later than objects sealed with these keys."""
+        return tuple(self._epochs[epoch] for epoch in sorted(set(epochs)) if catalog.epoch(epoch) is None)
+
+    # --- sealing -----------------------------------------------------------------------------------
+
+    def seal_wal(
+        self, *, name: str, file: WalFile, part: int, parts: int, raw: int, plain: Iterable[bytes]
+    ) -> Deposit:
+        """Seal one part of a WAL file of any kind. Raises what `plain` raises."""
+        match file:
+            case SegmentFile(segment):
+                key = wal_key(self._system, segment, self._size, self._oid(), part=part if parts > 1 else None)
+                kind, timeline = "wal", segment.timeline
+            case PartialFile(segment):
+                key = wal_key(
+                    self._system, segment, self._size, self._oid(), part=part if parts > 1 else None, partial=True
+                )
+                kind, timeline = "wal", segment.timeline
+            case HistoryFile(timeline):
+                key, kind = history_key(self._system, timeline, self._oid()), "history"
+            case BackupHistoryFile(segment):
+                key, kind, timeline = label_key(self._system, name, self._oid()), "label", segment.timeline
+        return self._seal(key, kind=kind, name=name, timeline=timeline, part=part, parts=parts, raw=raw, plain=plain)
+
+    def seal_backup_part(self, *, backup: str, timeline: int, part: int, raw: int, plain: Iterable[bytes]) -> Deposit:
+        """Seal one part of a base backup."""
+        key = base_part_key(self._system, backup, part, self._oid())
+        return self._seal(key, kind="base", name=backup, timeline=timeline, part=part, parts=None, raw=raw, plain=plain)
+
+    def _seal(
+        self,
+        key: str,
+        *,
+        kind: str,
+        name: str,
+        timeline: int,
+        part: int,
+        parts: int | None,
+        raw: int,
+        plain: Iterable[bytes],
+    ) -> Deposit:
+        epoch = self._current_epoch()
+        header = Header(
+            kind=kind,
+            repo=self._repo,
+            system=self._system,
+            tli=timeline,
+            name=name,
+            part=part,
+            parts=parts,
+            raw=raw,
+            epoch=epoch.id,
+            writer=self._signer.id,
+        )
+        sealed = seal(epoch.key, header, plain, params=self._zstd)
+        return Deposit(key=key, body=sealed.body, sha256=sealed.sha256, epoch=epoch.id)
+
+    def put(self, deposit: Deposit) -> StoredObject:
+        """Make a sealed body durable. Raises StoreUnavailable, StoreDenied."""
+        version_id = None
+        try:
+            version_id = self._store.put_new(deposit.key, deposit.body).version_id
+        except KeyTaken:
+            pass  # the random name is ours alone: an earlier try of this put succeeded
+        return StoredObject(
+            key=deposit.key, stored_len=len(deposit.body), stored_sha256=deposit.sha256, version_id=version_id
+        )
