@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from walarchiver.core.coverage import Run as Run
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
@@ -16,15 +17,6 @@ from walarchiver.core.scan import Event, RestorePoint, SegmentScan
 from walarchiver.core.segment import Segment, SegmentBytes
 
 # --- what is known (gathered from the catalog by a shell) ------------------------------------
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Run:
-    """Archived segments first..last (both included) of one timeline, none missing between."""
-
-    timeline: int
-    first: int
-    last: int
 
 
 @dataclass(frozen=True, slots=True)
