@@ -14,11 +14,10 @@ Rules:
   hook outliving its server would answer nobody, and one that hangs stops archiving for ever.
 """
 
-import sys
-
 import _signal  # type: ignore[import-not-found]  # typeshed has no stub for it
 import _socket
 import posix
+import sys
 
 PROVEN_ABSENT = 101
 DOUBT = 200
@@ -314,7 +313,7 @@ def _say(verb: str, message: str) -> None:
     try:
         posix.write(2, line)
     except OSError:
-        pass  # nobody reads it; the exit status still stands
+        return  # nobody reads it; the exit status still stands
 
 
 def _stopped(_number: int, _frame: object) -> None:
@@ -342,7 +341,7 @@ def run(words: list[str]) -> int:
 
 def main() -> None:
     """Leave by `_exit`: a failing flush at interpreter shutdown must not change the status."""
-    posix._exit(run(sys.argv[1:]))
+    posix._exit(run(sys.argv[1:]))  # noqa: SLF001  public in os, which is too dear to import
 
 
 if __name__ == "__main__":
