@@ -25,6 +25,7 @@ PART_BYTES_MAX = 64 << 20
 KINDS = frozenset({"wal", "history", "label", "base"})
 COMPRESSION = "zstd"
 _REPO_DIGITS = 32
+_MEMBERS = ("comp", "epoch", "kind", "name", "part", "raw", "repo", "system", "tli", "v", "writer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,7 @@ class Header:
 
     def encode(self) -> bytes:
         """Magic, length and canonical JSON. Raises MalformedObject for an illegal value."""
-        members: dict[str, JsonValue] = {
-            name: getattr(self, name)
-            for name in "comp epoch kind name part raw repo system tli v writer".split()
-        }
+        members: dict[str, JsonValue] = {name: getattr(self, name) for name in _MEMBERS}
         if self.parts is not None:
             members["parts"] = self.parts
         spelled = canonical_json(members)

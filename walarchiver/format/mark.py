@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from walarchiver.core.moment import format_rfc3339
 from walarchiver.errors import MalformedObject
-from walarchiver.format.canonical import canonical_json, parse_canonical
+from walarchiver.format.canonical import JsonValue, canonical_json, parse_canonical
 from walarchiver.format.fields import Fields
 
 MARK_BYTES_MAX = 65536
@@ -26,7 +26,7 @@ class RepositoryMark:
     created: int
 
     def encode(self) -> bytes:
-        value = {
+        value: dict[str, JsonValue] = {
             "created": format_rfc3339(self.created),
             "format": FORMAT,
             "name": self.name,
