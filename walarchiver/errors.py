@@ -139,6 +139,13 @@ class ShuttingDown(Transient):
     hint = "PostgreSQL offers the file again by itself once the server is back."
 
 
+class CallerGone(Transient):
+    """The caller closed its connection before the answer; the work for it was stopped."""
+
+    code = "WA-CALLER-GONE"
+    hint = "Nothing to do: whoever still needs the file asks again."
+
+
 class LedgerContended(Transient):
     """Other writers kept winning the next place in the ledger."""
 

@@ -31,6 +31,22 @@ from walarchiver.settings_schema import (
     ServerSettings,
 )
 
+__all__ = [
+    "CONFIG_VARIABLE",
+    "DEFAULT_PATH",
+    "BucketSettings",
+    "ClusterSettings",
+    "RepositorySettings",
+    "RetentionSettings",
+    "ServerSettings",
+    "Settings",
+    "config_path",
+    "key_name",
+    "keys_of",
+    "load_settings",
+    "parse_settings",
+]
+
 DEFAULT_PATH = Path("/etc/walarchiver/walarchiver.toml")
 CONFIG_VARIABLE = "WALARCHIVER_CONFIG"
 _FILE_BYTES_MAX = 1 << 20
