@@ -158,7 +158,7 @@ class RepositorySettings:
         repr=False,
         metadata=key(
             COMMAND,
-            "Program that prints the same.",
+            "Program that prints credentials as JSON (AWS credential_process).",
             example='["/usr/local/bin/s3-credentials"]',
         ),
     )
