@@ -115,10 +115,8 @@ QUICK = {
     "max_wal_size": "64MB",
     "min_wal_size": "2MB",
     "shared_buffers": "16MB",
-    "max_connections": "20",
     "autovacuum": "off",
     "wal_level": "replica",
-    "max_wal_senders": "4",
 }
 
 

@@ -128,8 +128,8 @@ class EmbeddedCluster:
         self._server.launch()
         state = self._server.wait_until(ServerState.READY, ServerState.STANDBY, timeout_s=timeout_s)
         if state is ServerState.STOPPED:
-            last = " | ".join(self._server.log_text().strip().splitlines()[-3:])
-            raise DatabaseUnavailable(f"PostgreSQL {self.major} in {self.data_dir} did not start: {last}")
+            why = self._server.complaint()
+            raise DatabaseUnavailable(f"PostgreSQL {self.major} in {self.data_dir} did not start: {why}")
         return self
 
     def stop(self, mode: StopMode = StopMode.FAST, *, timeout_s: float = 60) -> None:

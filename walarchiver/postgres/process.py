@@ -14,6 +14,7 @@ import atexit
 import contextlib
 import os
 import pwd
+import select
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from pathlib import Path
 from walarchiver.errors import DatabaseUnavailable, UsageError
 
 POLL_S = 0.05
+_KILL_WAIT_S = 10.0
 _SOCKET_PATH_MAX = 107
 """sun_path of a Unix socket address on Linux, without the final NUL."""
 
@@ -210,10 +212,18 @@ class ServerProcess:
             return None
         with contextlib.suppress(ProcessLookupError):
             os.kill(child.pid, signal.SIGSTOP)  # so that it starts nothing while we count
-        for pid in (child.pid, *_descendants(child.pid)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        below = _descendants(child.pid)
+        child.kill()
+        _kill_and_wait(below)
         return child.wait()
+
+    def complaint(self) -> str:
+        """The last lines of the log that tell why the server ended, on one line."""
+        lines = self.log_text().strip().splitlines()
+        marks = ("FATAL:", "PANIC:", "ERROR:")
+        severe = [at for at, line in enumerate(lines) if any(mark in line for mark in marks)]
+        end = severe[-1] + 1 if severe else len(lines)
+        return " | ".join(lines[max(0, end - 3) : end])  # the cause often stands in LOG lines before
 
     def log_text(self) -> str:
         """The server's log so far; empty before the first start."""
@@ -314,6 +324,20 @@ def _descendants(pid: int) -> list[int]:
             found += below
             pending += below
     return found
+
+
+def _kill_and_wait(pids: list[int]) -> None:
+    """SIGKILL these, and return once they are gone (they are not our children, so no wait())."""
+    handles: list[int] = []
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            handles.append(os.pidfd_open(pid))
+    for handle in handles:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+    for handle in handles:
+        select.select([handle], [], [], _KILL_WAIT_S)
+        os.close(handle)
 
 
 @atexit.register
