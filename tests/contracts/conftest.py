@@ -11,6 +11,7 @@ import pytest
 
 from tests.kit.chance import RealClock, SeededRandom
 from walarchiver.ports import ObjectStore
+from walarchiver.storage import S3Location
 from walarchiver.storage.directory import DirectoryStore
 from walarchiver.storage.memory import MemoryStore
 
@@ -42,8 +43,12 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
         folder.close()
     else:
         server: S3Server = request.getfixturevalue("s3_server")
-        bucket = server.make_bucket(versioned=versioned)
-        s3 = server.open(bucket, prefix="some/prefix")
-        delete = server.raw_client().delete_object
-        yield Subject(s3, versioned, lambda key: delete(Bucket=bucket, Key=f"some/prefix/{key}"))
+        location = S3Location.parse(server.store_url(versioned=versioned))
+        s3 = server.open(location.url)
+        raw = server.raw_client()
+        yield Subject(
+            s3,
+            versioned,
+            lambda key: raw.delete_object(Bucket=location.bucket, Key=location.prefix + key),
+        )
         s3.close()

@@ -1,0 +1,366 @@
+"""The ObjectStore port on S3 (botocore), for AWS and servers that speak like it.
+
+Rules:
+- A create is PUT with `If-None-Match: *`. When its outcome is open the identical bytes are sent
+  again; if the first try had landed after all, that shows as KeyTaken, which the caller settles.
+- Nothing is believed that S3 did not say: a PUT without an ETag, a listing page without
+  IsTruncated or for another bucket, a body shorter than announced count as no answer.
+- A listing never ends early: a page without entries does not stop it, a page that promises more
+  without saying where is an error, and so are keys that come out of order.
+- Requests in flight are bounded by `pool_size`; every request has connect and read limits, and a
+  body must keep a minimum rate.
+- Version ids: S3 calls "null" what was written without versioning; we pass that on as it is.
+  `list_keys` never knows version ids.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import TypeVar, cast
+
+from walarchiver.errors import ObjectDamaged, StoreMisbehaves, StoreUnavailable
+from walarchiver.ports import Clock, PutReceipt, Random, StoredVersion
+from walarchiver.storage.names import checked_key, checked_prefix
+from walarchiver.storage.options import ChecksumMode, S3Location, S3Options
+from walarchiver.storage.retry import Retrier
+from walarchiver.storage.s3answers import (
+    LIBRARY_ERRORS,
+    explained,
+    is_absent,
+    is_past_the_end,
+    may_be_about_checksums,
+)
+from walarchiver.storage.s3client import Body, Reply, S3Calls, connected
+
+Answer = TypeVar("Answer")
+
+_READ_BYTES = 1 << 20
+_SLOWEST_BODY_BYTES_PER_S = 32 * 1024
+
+
+class S3Store:
+    """An ObjectStore (see walarchiver.ports) in one bucket, below one prefix."""
+
+    def __init__(self, location: S3Location, options: S3Options, clock: Clock, random: Random) -> None:
+        """Makes no request, unless a platform role must be asked for.
+
+        Raises ConfigError for contradictory options, StoreDenied when there are no usable credentials.
+        """
+        self._location = location
+        self._options = options
+        self._clock = clock
+        self._closing = threading.Event()
+        self._retrier = Retrier(options.retry, clock, random, self._closing.wait)
+        self._slots = threading.BoundedSemaphore(options.pool_size)
+        self._sends_crc = options.checksum_mode is not ChecksumMode.WHEN_REQUIRED
+        self._crc_settled = options.checksum_mode is not ChecksumMode.AUTO
+        self._clients_lock = threading.Lock()
+        self._clients = {self._sends_crc: connected(options, clock, sends_crc=self._sends_crc)}
+
+    @property
+    def url(self) -> str:
+        return self._location.url
+
+    @property
+    def sends_crc(self) -> bool:
+        """Whether objects travel with a CRC-32 (False once the store has refused one)."""
+        return self._sends_crc
+
+    def put_new(self, key: str, body: bytes | bytearray | memoryview) -> PutReceipt:
+        name = self._full(checked_key(key))
+        content = bytes(body) if isinstance(body, memoryview) else body
+        crc = base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode("ascii")
+
+        def put() -> PutReceipt:
+            if self._sends_crc and not self._crc_settled:
+                try:
+                    return self._put(name, content, crc)
+                except LIBRARY_ERRORS as failure:
+                    if not may_be_about_checksums(failure):
+                        raise
+                receipt = self._put(name, content, None)
+                self._sends_crc, self._crc_settled = False, True
+                return receipt
+            return self._put(name, content, crc if self._sends_crc else None)
+
+        return self._asked(f"create {key}", put)
+
+    def get(self, key: str, *, version_id: str | None = None, bytes_max: int) -> bytes | None:
+        request = self._named(checked_key(key), version_id)
+
+        def fetch() -> bytes | None:
+            reply = self._got(request)
+            return None if reply is None else self._whole_body(key, reply, bytes_max)
+
+        return self._asked(f"read {key}", fetch)
+
+    def get_range(self, key: str, *, start: int, length: int, version_id: str | None = None) -> bytes | None:
+        assert start >= 0
+        assert length > 0
+        request = self._named(checked_key(key), version_id)
+        request["Range"] = f"bytes={start}-{start + length - 1}"
+
+        def fetch() -> bytes | None:
+            try:
+                reply = self._got(request)
+            except LIBRARY_ERRORS as failure:
+                if is_past_the_end(failure):
+                    return b""
+                raise
+            return None if reply is None else self._part_of_body(key, reply, start, length)
+
+        return self._asked(f"read {key}", fetch)
+
+    def list_keys(self, prefix: str, *, start_after: str = "") -> Iterator[StoredVersion]:
+        request: dict[str, object] = self._listing(checked_prefix(prefix))
+        if start_after:
+            request["StartAfter"] = self._full(start_after)
+        last = start_after
+        while True:
+            page = self._page(f"list {prefix}", lambda: self._client().list_objects_v2(**request))
+            for entry in _entries(page, "Contents"):
+                found = self._version(entry, is_latest=True)
+                if found.key > last:
+                    yield found
+                self._require_order(last, found.key, start_after)
+                last = max(last, found.key)
+            if not page["IsTruncated"]:
+                return
+            token = page.get("NextContinuationToken")
+            if not token or token == request.get("ContinuationToken"):
+                raise StoreMisbehaves(f"{self.url} promises more keys below {prefix} but not where")
+            request["ContinuationToken"] = token
+
+    def list_versions(self, prefix: str, *, start_after: str = "") -> Iterator[StoredVersion]:
+        request: dict[str, object] = self._listing(checked_prefix(prefix))
+        if start_after:
+            request["KeyMarker"] = self._full(start_after)
+        last = start_after
+        while True:
+            page = self._page(f"list {prefix}", lambda: self._client().list_object_versions(**request))
+            for found in self._versions_in(page):
+                self._require_order(last, found.key, start_after)
+                last = max(last, found.key)
+                if found.key > start_after:
+                    yield found
+            if not page["IsTruncated"]:
+                return
+            marker = (page.get("NextKeyMarker"), page.get("NextVersionIdMarker"))
+            if not marker[0] or marker == (request.get("KeyMarker"), request.get("VersionIdMarker")):
+                raise StoreMisbehaves(f"{self.url} promises more versions below {prefix} but not where")
+            request["KeyMarker"] = marker[0]
+            request.pop("VersionIdMarker", None)
+            if marker[1]:
+                request["VersionIdMarker"] = marker[1]
+
+    def delete_version(self, key: str, *, version_id: str | None) -> None:
+        request = self._named(checked_key(key), version_id or "null")
+
+        def delete() -> None:
+            try:
+                self._client().delete_object(**request)
+            except LIBRARY_ERRORS as failure:
+                if not is_absent(failure):
+                    raise
+
+        self._asked(f"delete {key}", delete)
+
+    def versioning(self) -> str:
+        """`Enabled`, `Suspended` or `Off`. Raises StoreDenied without the right to ask."""
+        bucket = self._location.bucket
+        reply = self._asked("ask for versioning", lambda: self._client().get_bucket_versioning(Bucket=bucket))
+        return str(reply.get("Status") or "Off")
+
+    def server_time_us(self) -> int | None:
+        """The server's clock, in microseconds and to the second, from the Date header; None without one."""
+        request = self._listing("") | {"MaxKeys": 1}
+        page = self._page("ask for the time", lambda: self._client().list_objects_v2(**request))
+        meta = page.get("ResponseMetadata")
+        headers = meta.get("HTTPHeaders") if isinstance(meta, dict) else None
+        try:
+            instant = parsedate_to_datetime(headers["date"]) if headers else None
+        except (KeyError, ValueError):
+            instant = None
+        return None if instant is None else int(instant.timestamp()) * 1_000_000
+
+    def close(self) -> None:
+        self._closing.set()
+        with self._clients_lock:
+            for client in self._clients.values():
+                client.close()
+
+    # --- requests ------------------------------------------------------------------------------
+
+    def _asked(self, what: str, step: Callable[[], Answer]) -> Answer:
+        """What `step` answers, asked again while that may help; only our own errors come out."""
+        where = f"{what} in {self.url}"
+
+        def attempt() -> Answer:
+            with self._slot(where):
+                try:
+                    return step()
+                except LIBRARY_ERRORS as failure:
+                    raise explained(where, failure) from failure
+
+        return self._retrier.run(where, attempt)
+
+    @contextmanager
+    def _slot(self, where: str) -> Iterator[None]:
+        if self._closing.is_set():
+            raise StoreUnavailable(f"{where}: the store was closed")
+        if not self._slots.acquire(timeout=self._options.retry.budget_s):
+            raise StoreUnavailable(f"{where}: all {self._options.pool_size} connections stayed busy")
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    def _client(self, *, sends_crc: bool | None = None) -> S3Calls:
+        mode = self._sends_crc if sends_crc is None else sends_crc
+        with self._clients_lock:
+            if mode not in self._clients:
+                self._clients[mode] = connected(self._options, self._clock, sends_crc=mode)
+            return self._clients[mode]
+
+    def _put(self, name: str, content: bytes | bytearray, crc: str | None) -> PutReceipt:
+        request: dict[str, object] = {"Bucket": self._location.bucket, "Key": name, "Body": content}
+        if crc is not None:
+            request["ChecksumCRC32"] = crc
+        reply = self._client(sends_crc=crc is not None).put_object(
+            **request, IfNoneMatch="*", ContentType="application/octet-stream"
+        )
+        if not reply.get("ETag"):
+            raise StoreUnavailable(
+                f"{self.url} accepted {name} without an ETag, so it may not be an S3 server"
+            )
+        if crc is not None:
+            self._crc_settled = True
+        version_id = reply.get("VersionId")
+        return PutReceipt(version_id=version_id if isinstance(version_id, str) else None)
+
+    def _got(self, request: dict[str, object]) -> Reply | None:
+        try:
+            return self._client().get_object(**request)
+        except LIBRARY_ERRORS as failure:
+            if is_absent(failure, by_version="VersionId" in request):
+                return None
+            raise
+
+    def _page(self, what: str, ask: Callable[[], Reply]) -> Reply:
+        def page() -> Reply:
+            reply = ask()
+            if not isinstance(reply.get("IsTruncated"), bool) or reply.get("Name") != self._location.bucket:
+                raise StoreUnavailable(f"{what} in {self.url}: what came back is not an S3 listing")
+            return reply
+
+        return self._asked(what, page)
+
+    # --- bodies --------------------------------------------------------------------------------
+
+    def _whole_body(self, key: str, reply: Reply, bytes_max: int) -> bytes:
+        announced = reply.get("ContentLength")
+        body = cast("Body", reply["Body"])
+        if not isinstance(announced, int):
+            body.close()
+            raise StoreUnavailable(f"read {key} in {self.url}: the body came without its length")
+        if announced > bytes_max:
+            body.close()
+            raise ObjectDamaged(
+                f"{key} in {self.url} has {announced} bytes, more than the {bytes_max} allowed"
+            )
+        return self._drained(key, body, announced)
+
+    def _part_of_body(self, key: str, reply: Reply, start: int, length: int) -> bytes:
+        announced, given = reply.get("ContentLength"), reply.get("ContentRange")
+        body = cast("Body", reply["Body"])
+        if given is None and isinstance(announced, int) and announced <= start + length:
+            return self._drained(key, body, announced)[start:]  # the whole body: it is that short
+        right = isinstance(given, str) and given.startswith(f"bytes {start}-")
+        if not right or not isinstance(announced, int) or announced > length:
+            body.close()
+            raise StoreMisbehaves(f"{self.url} answered another range of {key} than bytes {start}+{length}")
+        return self._drained(key, body, announced)
+
+    def _drained(self, key: str, body: Body, announced: int) -> bytes:
+        """All of the body. Raises StoreUnavailable when it is cut short, too long or too slow."""
+        limit_s = self._options.read_timeout_s + announced / _SLOWEST_BODY_BYTES_PER_S
+        began = self._clock.monotonic_s()
+        pieces: list[bytes] = []
+        read = 0
+        try:
+            while piece := body.read(_READ_BYTES):
+                pieces.append(piece)
+                read += len(piece)
+                if read > announced or self._clock.monotonic_s() - began > limit_s:
+                    break
+            else:
+                if read == announced:
+                    return b"".join(pieces)
+        except BaseException:
+            body.close()
+            raise
+        body.close()
+        raise StoreUnavailable(
+            f"read {key} in {self.url}: {read} of {announced} bytes came"
+            f" in {self._clock.monotonic_s() - began:.1f} s"
+        )
+
+    # --- names ---------------------------------------------------------------------------------
+
+    def _full(self, key: str) -> str:
+        return self._location.prefix + key
+
+    def _named(self, key: str, version_id: str | None) -> dict[str, object]:
+        request: dict[str, object] = {"Bucket": self._location.bucket, "Key": self._full(key)}
+        if version_id is not None:
+            request["VersionId"] = version_id
+        return request
+
+    def _listing(self, prefix: str) -> dict[str, object]:
+        return {
+            "Bucket": self._location.bucket,
+            "Prefix": self._full(prefix),
+            "MaxKeys": self._options.list_page_keys,
+        }
+
+    def _versions_in(self, page: Reply) -> list[StoredVersion]:
+        """One page's versions and markers in key order; botocore hands them over as two lists."""
+        found = [
+            self._version(entry, is_latest=entry.get("IsLatest") is True, is_delete_marker=kind != "Versions")
+            for kind in ("Versions", "DeleteMarkers")
+            for entry in _entries(page, kind)
+        ]
+        return sorted(found, key=lambda v: (v.key, not v.is_latest, -v.modified.timestamp()))
+
+    def _version(self, entry: Reply, *, is_latest: bool, is_delete_marker: bool = False) -> StoredVersion:
+        key, size, modified = entry.get("Key"), entry.get("Size", 0), entry.get("LastModified")
+        version_id = entry.get("VersionId")
+        if not isinstance(key, str) or not isinstance(size, int) or not isinstance(modified, datetime):
+            raise StoreMisbehaves(f"{self.url} lists an entry without key, size or time")
+        if not key.startswith(self._location.prefix):
+            raise StoreMisbehaves(f"{self.url} lists {key[:200]!r}, which was not asked for")
+        return StoredVersion(
+            key=key.removeprefix(self._location.prefix),
+            version_id=version_id if isinstance(version_id, str) else None,
+            size=size,
+            modified=modified,
+            is_latest=is_latest,
+            is_delete_marker=is_delete_marker,
+        )
+
+    def _require_order(self, last: str, key: str, start_after: str) -> None:
+        if key < last and last != start_after:
+            raise StoreMisbehaves(
+                f"{self.url} lists {key[:200]!r} after {last[:200]!r}, so its listings cannot be trusted"
+            )
+
+
+def _entries(page: Reply, name: str) -> list[Reply]:
+    entries = page.get(name)
+    return entries if isinstance(entries, list) else []

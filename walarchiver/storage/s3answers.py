@@ -1,0 +1,160 @@
+"""What an S3 server's answer, or the lack of one, means.
+
+Rules:
+- "Absent" is only the server's own NoSuchKey or NoSuchVersion (AWS: also MethodNotAllowed for a
+  delete marker asked for by id). Any other 404 comes from something in between, or names the
+  bucket, and is never absence.
+- "Taken" is only the server's own PreconditionFailed: a caller may conclude "ours, done" from it.
+- What may pass (5xx, 429, 408, conflicts, damaged requests, broken connections) is StoreUnavailable;
+  every other refusal is StoreDenied; 501 is StoreMisbehaves.
+- A message carries S3's code, status and first words; never a header, a key id or a body.
+"""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import botocore.exceptions
+import botocore.parsers
+import urllib3.exceptions
+
+from walarchiver.errors import (
+    KeyTaken,
+    StoreDenied,
+    StoreMisbehaves,
+    StoreUnavailable,
+    WalarchiverError,
+)
+
+LIBRARY_ERRORS: tuple[type[Exception], ...] = (
+    botocore.exceptions.ClientError,
+    botocore.exceptions.BotoCoreError,
+    botocore.parsers.ResponseParserError,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+)
+"""Everything the library below may raise when a request fails."""
+
+_MAY_PASS_STATUS = frozenset({408, 409, 425, 429})
+_MAY_PASS_CODES = frozenset(
+    {
+        "BadDigest",
+        "ConditionalRequestConflict",
+        "IncompleteBody",
+        "InternalError",
+        "OperationAborted",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+        "XAmzContentChecksumMismatch",
+        "XAmzContentSHA256Mismatch",
+    }
+)
+_ABSENT = frozenset({(404, "NoSuchKey"), (404, "NoSuchVersion"), (405, "MethodNotAllowed")})
+_CHECKSUM_REFUSED_STATUS = frozenset({400, 501})
+_TEXT_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The parts of an S3 error answer that anything is decided from."""
+
+    status: int
+    code: str
+    text: str
+
+
+def refusal_in(failure: Exception) -> Refusal | None:
+    """The server's answer inside a library error; None when there was no answer."""
+    if not isinstance(failure, botocore.exceptions.ClientError):
+        return None
+    answer: Mapping[str, object] = failure.response
+    error, meta = answer.get("Error"), answer.get("ResponseMetadata")
+    fields = error if isinstance(error, dict) else {}
+    status = meta.get("HTTPStatusCode") if isinstance(meta, dict) else None
+    return Refusal(
+        status=status if isinstance(status, int) else 0,
+        code=str(fields.get("Code", "")),
+        text=_printable(str(fields.get("Message", ""))),
+    )
+
+
+def is_absent(failure: Exception, *, by_version: bool = False) -> bool:
+    """Whether the server itself said that there is no such object (or version)."""
+    refusal = refusal_in(failure)
+    if refusal is None or (refusal.status, refusal.code) not in _ABSENT:
+        return False
+    return by_version or refusal.status == 404
+
+
+def is_past_the_end(failure: Exception) -> bool:
+    """Whether the server said that a range begins at or after the end of an existing object."""
+    refusal = refusal_in(failure)
+    return refusal is not None and refusal.status == 416 and refusal.code == "InvalidRange"
+
+
+def may_be_about_checksums(failure: Exception) -> bool:
+    """Whether a store that does not know checksum headers would answer like this."""
+    refusal = refusal_in(failure)
+    return (
+        refusal is not None
+        and refusal.status in _CHECKSUM_REFUSED_STATUS
+        and refusal.code not in _MAY_PASS_CODES
+    )
+
+
+def explained(what: str, failure: Exception) -> WalarchiverError:
+    """The error to raise for a failed request; `what` says what was tried, and where."""
+    refusal = refusal_in(failure)
+    if refusal is not None:
+        return _explained_refusal(what, refusal)
+    text = _printable(str(failure)) or type(failure).__name__
+    if isinstance(failure, botocore.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(failure):
+        return StoreDenied(
+            f"{what}: the endpoint's certificate is not trusted: {text}",
+            hint="Is `ca_file` the CA that signed it, and does the certificate carry this host name?",
+        )
+    if isinstance(
+        failure,
+        botocore.exceptions.NoCredentialsError | botocore.exceptions.PartialCredentialsError,
+    ):
+        return StoreDenied(
+            f"{what}: no credentials were found",
+            hint="Set `credentials_file` or `credentials_command`, or give this host a role.",
+        )
+    if isinstance(failure, botocore.exceptions.ParamValidationError):
+        return StoreDenied(f"{what}: the request cannot be made: {text}")
+    return StoreUnavailable(f"{what}: {text}")
+
+
+def _explained_refusal(what: str, refusal: Refusal) -> WalarchiverError:
+    status, code = refusal.status, refusal.code
+    words = f" ({refusal.text})" if refusal.text and refusal.text != code else ""
+    message = f"{what}: {status} {code}{words}" if code != str(status) else f"{what}: status {status}{words}"
+    if status == 412 and code == "PreconditionFailed":
+        return KeyTaken(f"{what}: the name exists already")
+    if status == 501 or code == "NotImplemented":
+        return StoreMisbehaves(message)
+    if code in _MAY_PASS_CODES or status in _MAY_PASS_STATUS or status >= 500 or status == 0:
+        return StoreUnavailable(message)
+    if code == "NoSuchBucket":
+        return StoreDenied(message, hint="Create the bucket, or correct `url`; nothing was taken as absent.")
+    if code == "RequestTimeTooSkewed":
+        return StoreDenied(message, hint="Is the clock of this host right?")
+    if code in ("PermanentRedirect", "AuthorizationHeaderMalformed") or 300 <= status < 400:
+        return StoreDenied(message, hint="Is `region` the one that the bucket lies in?")
+    if status in (404, 405, 412, 416):
+        # Not the words of S3, or not about the object: something in between answered.
+        return StoreUnavailable(message, hint="Is the endpoint an S3 server, or did a proxy answer?")
+    return StoreDenied(message)
+
+
+def _printable(text: str) -> str:
+    kept = "".join(char if char.isprintable() else " " for char in text)
+    return kept if len(kept) <= _TEXT_MAX else kept[:_TEXT_MAX] + "…"

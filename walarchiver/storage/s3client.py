@@ -1,0 +1,167 @@
+"""The only place that talks to botocore's machinery: one configured, bounded S3 client.
+
+Rules:
+- botocore never asks twice by itself: `retry.py` decides that, with our clock and budget.
+- Proxies of the environment are used for other hosts, never for loopback.
+- Over TLS, and on loopback, a body is covered by a CRC-32 header instead of a SHA-256 in the
+  signature, which costs a tenth; see `signs_bodies`.
+- botocore's debug output holds session tokens, so its loggers are kept above DEBUG.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
+
+import botocore.config
+import botocore.credentials
+import botocore.loaders
+import botocore.session
+
+from walarchiver.errors import StoreDenied
+from walarchiver.ports import Clock
+from walarchiver.storage.credentials import KeyChain, PlatformRole
+from walarchiver.storage.options import Addressing, S3Options
+from walarchiver.storage.s3answers import LIBRARY_ERRORS, explained
+
+Reply = Mapping[str, object]
+
+
+class S3Calls(Protocol):
+    """The requests we make, as botocore's generated client offers them."""
+
+    def put_object(self, **request: object) -> Reply: ...
+    def get_object(self, **request: object) -> Reply: ...
+    def delete_object(self, **request: object) -> Reply: ...
+    def list_objects_v2(self, **request: object) -> Reply: ...
+    def list_object_versions(self, **request: object) -> Reply: ...
+    def create_bucket(self, **request: object) -> Reply: ...
+    def delete_bucket(self, **request: object) -> Reply: ...
+    def put_bucket_versioning(self, **request: object) -> Reply: ...
+    def get_bucket_versioning(self, **request: object) -> Reply: ...
+    def close(self) -> None: ...
+
+
+class Body(Protocol):
+    """The streamed body of a GET."""
+
+    def read(self, amt: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _FrozenKeys:
+    access_key: str
+    secret_key: str
+    token: str | None
+    account_id: None = None
+
+
+class _ChainCredentials:
+    """botocore's idea of credentials, answered from a KeyChain before every signature."""
+
+    method = "walarchiver"
+    account_id = None
+
+    def __init__(self, chain: KeyChain) -> None:
+        self._chain = chain
+
+    @property
+    def access_key(self) -> str:
+        return self._chain.current().access_key_id
+
+    @property
+    def secret_key(self) -> str:
+        return self._chain.current().secret_access_key
+
+    @property
+    def token(self) -> str | None:
+        return self._chain.current().session_token
+
+    def get_frozen_credentials(self) -> _FrozenKeys:
+        keys = self._chain.current()
+        return _FrozenKeys(keys.access_key_id, keys.secret_access_key, keys.session_token)
+
+    def get_deferred_property(self, name: str) -> object:
+        return lambda: getattr(self, name)
+
+
+class _ChainProvider:
+    METHOD = "walarchiver"
+    CANONICAL_NAME = None
+
+    def __init__(self, chain: KeyChain) -> None:
+        self._chain = chain
+
+    def load(self) -> _ChainCredentials:
+        return _ChainCredentials(self._chain)
+
+
+def signs_bodies(options: S3Options, *, sends_crc: bool) -> bool:
+    """Whether the signature covers the body's SHA-256.
+
+    It may be left out where a CRC-32 travels along and the connection cannot be altered.
+    """
+    return not (sends_crc and (options.is_tls or options.is_loopback))
+
+
+def connected(options: S3Options, clock: Clock, *, sends_crc: bool) -> S3Calls:
+    """A client for these options. Raises ConfigError, StoreDenied or StoreUnavailable."""
+    options.check()
+    for name in ("botocore", "boto3", "urllib3"):
+        if logging.getLogger(name).getEffectiveLevel() < logging.INFO:
+            logging.getLogger(name).setLevel(logging.INFO)
+    session = botocore.session.get_session()
+    session.register_component("data_loader", _loader())
+    if not isinstance(options.credentials, PlatformRole):
+        provider = _ChainProvider(KeyChain(options.credentials, clock))
+        session.register_component(
+            "credential_provider", botocore.credentials.CredentialResolver(providers=[provider])
+        )
+    try:
+        if session.get_credentials() is None:
+            raise StoreDenied(
+                "no credentials were found for the object store",
+                hint="Set `credentials_file` or `credentials_command`, or give this host a role.",
+            )
+        client: S3Calls = session.create_client(
+            "s3",
+            region_name=options.region or session.get_config_variable("region") or "us-east-1",
+            endpoint_url=options.endpoint,
+            verify=True if options.ca_file is None else str(options.ca_file),
+            config=_config(options, sends_crc=sends_crc),
+        )
+    except LIBRARY_ERRORS as failure:
+        raise explained("open the object store", failure) from failure
+    return client
+
+
+@cache
+def _loader() -> object:
+    """botocore's service descriptions, parsed once per process: they are most of a client's cost."""
+    return botocore.loaders.create_loader()
+
+
+def _config(options: S3Options, *, sends_crc: bool) -> object:
+    addressing = options.addressing
+    if addressing is Addressing.AUTO:
+        addressing = Addressing.VIRTUAL if options.endpoint is None else Addressing.PATH
+    return botocore.config.Config(
+        connect_timeout=options.connect_timeout_s,
+        read_timeout=options.read_timeout_s,
+        max_pool_connections=options.pool_size,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        ignore_configured_endpoint_urls=True,
+        account_id_endpoint_mode="disabled",
+        user_agent_extra="walarchiver",
+        proxies={} if options.is_loopback else None,
+        s3={
+            "addressing_style": addressing.value,
+            "payload_signing_enabled": signs_bodies(options, sends_crc=sends_crc),
+        },
+    )
