@@ -1,0 +1,1 @@
+"""The hook, the socket and the server edge."""
