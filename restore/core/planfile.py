@@ -23,7 +23,7 @@ from walarchiver.core.scan import Event, EventKind
 from walarchiver.core.segment import Segment, SegmentBytes, valid_segment_bytes
 from walarchiver.errors import MalformedObject, NotAWalFile, UsageError
 
-Json: TypeAlias = "None | bool | int | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | str | Sequence[Json] | Mapping[str, Json] | None"
 
 _PLAN_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,63}")
 
