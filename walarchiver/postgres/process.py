@@ -162,18 +162,20 @@ class ServerProcess:
 
         Raises DatabaseUnavailable when none came in time; the process goes on then.
         """
-        child = self._child
-        if child is None:
-            return ServerState.STOPPED
         for _ in range(max(1, round(timeout_s / POLL_S))):
             if (state := self.state()) in states or state is ServerState.STOPPED:
                 return state
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(POLL_S)
+            self.rest(POLL_S)
         wanted = " or ".join(states)
         raise DatabaseUnavailable(
             f"{self.data_dir} was not {wanted} within {timeout_s} s, see {self.log_path}"
         )
+
+    def rest(self, seconds: float) -> None:
+        """Wait, but no longer than the process runs."""
+        if self._child is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(seconds)
 
     def state(self) -> ServerState:
         """What the process says of itself right now."""
