@@ -25,20 +25,35 @@ from blake3 import blake3
 
 from walarchiver.catalog import Catalog, FileRecord
 from walarchiver.core.history import TimelineHistory
+from walarchiver.core.lsn import Lsn
 from walarchiver.core.segment import (
     BackupHistoryFile,
     HistoryFile,
     PartialFile,
-    Segment,
     SegmentBytes,
     SegmentFile,
     WalFile,
     parse_wal_file,
+    wal_file_name,
 )
-from walarchiver.core.walpage import FIRST_PAGE_BYTES, SegmentIdentity, check_pages, check_segment, read_first_page
+from walarchiver.core.walpage import (
+    LONG_HEADER_BYTES,
+    SegmentIdentity,
+    check_pages,
+    check_segment,
+    read_first_page,
+)
 from walarchiver.depositor import Deposit, Depositor
 from walarchiver.errors import CorruptSegment, SegmentConflict
-from walarchiver.format.records import FirstPage, ForkFact, HistoryRecord, LabelRecord, Record, StoredObject, WalRecord
+from walarchiver.format.records import (
+    FirstPage,
+    ForkFact,
+    HistoryRecord,
+    LabelRecord,
+    Record,
+    StoredObject,
+    WalRecord,
+)
 from walarchiver.ledger import LedgerQueue, Proposal
 
 PART_BYTES = 64 << 20
@@ -164,11 +179,11 @@ class Archiver:
             reading = _Reading(handle=handle, length=length, left=length, hasher=blake3())
             match file:
                 case SegmentFile() | PartialFile():
-                    first = handle.read(FIRST_PAGE_BYTES)
+                    first = handle.read(LONG_HEADER_BYTES)
                     handle.seek(0)
-                    reading.page = read_first_page(first)
+                    reading.page = read_first_page(first, name=path.name)
                     check_segment(
-                        file.segment,
+                        wal_file_name(file, self.cluster.segment_size),
                         reading.page,
                         length=length,
                         system=self.cluster.system,
@@ -200,8 +215,13 @@ class Archiver:
             if not chunk:
                 raise CorruptSegment(f"the file became shorter than {reading.length} bytes while it was read")
             if isinstance(file, SegmentFile) and reading.page is not None:
-                address = file.segment.number * self.cluster.segment_size + reading.length - reading.left
-                check_pages(chunk, address, magic=reading.page.magic, name=file.segment.name(self.cluster.segment_size))
+                reading.padding = check_pages(
+                    chunk,
+                    Lsn(file.segment.start(self.cluster.segment_size) + reading.length - reading.left),
+                    magic=reading.page.magic,
+                    padding=reading.padding,
+                    name=file.segment.name(self.cluster.segment_size),
+                )
             elif isinstance(file, HistoryFile):
                 reading.small += chunk
             reading.hasher.update(chunk)
@@ -217,7 +237,9 @@ class Archiver:
                 pass
         return reading.hasher.hexdigest(), reading.length
 
-    def _record(self, name: str, file: WalFile, reading: _Reading, objects: tuple[StoredObject, ...]) -> FileRecord:
+    def _record(
+        self, name: str, file: WalFile, reading: _Reading, objects: tuple[StoredObject, ...]
+    ) -> FileRecord:
         digest = reading.hasher.hexdigest()
         match file:
             case SegmentFile() | PartialFile():
@@ -228,12 +250,16 @@ class Archiver:
                     digest=digest,
                     len=reading.length,
                     objects=objects,
-                    page=FirstPage(page.magic, str(page.system), page.timeline, page.address, page.segment_size),
+                    page=FirstPage(
+                        page.magic, str(page.system), page.timeline, page.address, page.segment_size
+                    ),
                 )
             case HistoryFile(timeline):
                 history = TimelineHistory.parse(timeline, bytes(reading.small))
                 forks = tuple(ForkFact(fork.parent, fork.switch) for fork in history.forks)
-                return HistoryRecord(name=name, digest=digest, len=reading.length, objects=objects, forks=forks)
+                return HistoryRecord(
+                    name=name, digest=digest, len=reading.length, objects=objects, forks=forks
+                )
             case BackupHistoryFile():
                 return LabelRecord(name=name, digest=digest, len=reading.length, objects=objects)
 
@@ -247,6 +273,8 @@ class _Reading:
     left: int
     hasher: blake3
     page: SegmentIdentity | None = None
+    padding: bool = False
+    """The zero tail behind a switch has begun."""
     small: bytearray = field(default_factory=bytearray)
     """Content, kept for timeline histories only."""
 
@@ -258,4 +286,3 @@ def refuse_other_content(name: str, recorded: FileRecord, digest: str, length: i
             f"{name} is archived with digest {recorded.digest[:16]}… ({recorded.len} bytes), "
             f"but the file offered has {digest[:16]}… ({length} bytes)"
         )
-

@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,10 +21,16 @@ from walarchiver.catalog import Catalog
 from walarchiver.core.moment import as_datetime
 from walarchiver.depositor import Depositor
 from walarchiver.errors import BackupFailed, WalarchiverError
-from walarchiver.format.canonical import canonical_json
-from walarchiver.format.codec import value_to_json
-from walarchiver.format.records import BackupFacts, BackupPart, BackupRecord, PartRecord, Record, TablespaceFact
-from walarchiver.ledger import Ledger, Proposal
+from walarchiver.format.codec import parts_sha256
+from walarchiver.format.records import (
+    BackupFacts,
+    BackupPart,
+    BackupRecord,
+    PartRecord,
+    Record,
+    TablespaceFact,
+)
+from walarchiver.ledger import Ledger, Proposal, fact
 from walarchiver.ports import Clock, Random
 from walarchiver.postgres.backupindex import BackupIndex, index_bytes
 from walarchiver.postgres.basebackup import BackupResult, TablespaceStream, stream_base_backup
@@ -122,7 +127,10 @@ class _Uploads:
         epochs = {epoch for _, epoch in batch}
 
         def decide(catalog: Catalog) -> tuple[Record, ...]:
-            return (*self._depositor.epoch_records(catalog, epochs), PartRecord(backup=self._backup, parts=parts))
+            return (
+                *self._depositor.epoch_records(catalog, epochs),
+                PartRecord(backup=self._backup, parts=parts),
+            )
 
         commit_one(self._ledger, Proposal(f"part {self._backup} {parts[0].n}", decide))
 
@@ -233,8 +241,10 @@ def take_backup(
     except BaseException:
         uploads.abandon()
         raise
-    record = _closing_record(backup, result, parts, sink, replace(facts, packages=request.packages or facts.packages))
-    commit_one(ledger, Proposal(f"backup {backup}", lambda _catalog: (record,)))
+    record = _closing_record(
+        backup, result, parts, sink, replace(facts, packages=request.packages or facts.packages)
+    )
+    commit_one(ledger, fact(f"backup {backup}", record))
     return record
 
 
@@ -254,18 +264,10 @@ def _closing_record(
         raw=sink.raw,
         stored=sum(part.object.stored_len for part in parts),
         parts=len(parts),
-        parts_sha256=parts_hash(parts),
+        parts_sha256=parts_sha256(parts),
         tablespaces=tuple(TablespaceFact(oid=s.oid, stream=s.number, path=s.path) for s in sink.streams),
         facts=facts,
     )
-
-
-def parts_hash(parts: Sequence[BackupPart]) -> str:
-    """SHA-256 over the canonical JSON of each part, in order, a line each."""
-    hasher = hashlib.sha256()
-    for part in sorted(parts, key=lambda part: part.n):
-        hasher.update(canonical_json(value_to_json(part)) + b"\n")
-    return hasher.hexdigest()
 
 
 def commit_one(ledger: Ledger, proposal: Proposal) -> None:

@@ -1,18 +1,16 @@
 """Catalog: the SQLite projection of one cluster's ledger.
 
 Rules:
-- It is a cache. Everything in the tables below `meta` is made from ledger entries by `apply`;
-  dropping the file loses nothing (`catalog rebuild` makes it again, and a test compares).
-- `apply` is atomic and idempotent: entry and new chain state go in together or not at all, and an
-  entry that another process has already applied to the same file is skipped.
+- It is a cache. Every row is made from ledger entries by `apply`; dropping the file loses nothing
+  (`catalog rebuild` makes it again, and a test compares).
+- `apply` is atomic and idempotent: an entry goes in whole or not at all, and one that another
+  process has already applied to the same file is skipped.
 - One file per repository and system identifier, so a catalog never answers for another cluster.
-- `scan` holds results of walking WAL, keyed by content digest: a cache of a cache, never truth.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
@@ -30,7 +28,9 @@ from walarchiver.core.segment import (
 )
 from walarchiver.errors import LedgerBroken
 from walarchiver.format.canonical import canonical_json, parse_canonical
+from walarchiver.format.chain import ChainState
 from walarchiver.format.codec import record_from_json, record_to_json
+from walarchiver.format.entry import NO_ENTRY, VoidMark
 from walarchiver.format.records import (
     BackupPart,
     BackupRecord,
@@ -49,7 +49,6 @@ from walarchiver.format.records import (
 FileRecord = WalRecord | HistoryRecord | LabelRecord
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS entry (
     seq INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, time INTEGER NOT NULL, writer TEXT NOT NULL,
     void INTEGER NOT NULL);
@@ -64,9 +63,6 @@ CREATE TABLE IF NOT EXISTS run (
 CREATE TABLE IF NOT EXISTS horizon (
     time INTEGER NOT NULL, lsn INTEGER NOT NULL, timeline INTEGER NOT NULL, seq INTEGER NOT NULL,
     PRIMARY KEY (timeline, lsn, time)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS scan (
-    digest TEXT NOT NULL, version INTEGER NOT NULL, content TEXT NOT NULL,
-    PRIMARY KEY (digest, version)) WITHOUT ROWID;
 """
 PROJECTED_TABLES = ("entry", "record", "segment", "run", "horizon")
 SCHEMA_VERSION = 1
@@ -115,10 +111,9 @@ class Catalog:
         time_us: int,
         writer: str,
         records: Iterable[Record],
-        state: str,
         void: bool = False,
     ) -> bool:
-        """Take in the entry at `seq`; `state` is the chain state after it, as text.
+        """Take in the entry at `seq`, or what stands there in vain.
 
         Returns False when the entry was there already. Raises LedgerBroken when entries between
         are missing: they must be applied in order.
@@ -129,10 +124,11 @@ class Catalog:
                 return False
             if seq > head:
                 raise LedgerBroken(f"entry {seq} cannot follow entry {head - 1} in the catalog")
-            self._db.execute("INSERT INTO entry VALUES (?,?,?,?,?)", (seq, sha256, time_us, writer, int(void)))
+            self._db.execute(
+                "INSERT INTO entry VALUES (?,?,?,?,?)", (seq, sha256, time_us, writer, int(void))
+            )
             for index, record in enumerate(() if void else records):
                 self._apply_record(seq, index, record)
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('chain', ?)", (state,))
             return True
 
     def _apply_record(self, seq: int, index: int, record: Record) -> None:
@@ -156,8 +152,12 @@ class Catalog:
         cursor = self._db.execute("INSERT OR IGNORE INTO segment VALUES (?,?)", (timeline, number))
         if cursor.rowcount == 0:
             return
-        before = self._db.execute("SELECT first FROM run WHERE timeline=? AND last=?", (timeline, number - 1)).fetchone()
-        after = self._db.execute("SELECT last FROM run WHERE timeline=? AND first=?", (timeline, number + 1)).fetchone()
+        before = self._db.execute(
+            "SELECT first FROM run WHERE timeline=? AND last=?", (timeline, number - 1)
+        ).fetchone()
+        after = self._db.execute(
+            "SELECT last FROM run WHERE timeline=? AND first=?", (timeline, number + 1)
+        ).fetchone()
         first = before[0] if before else number
         last = after[0] if after else number
         self._db.execute("DELETE FROM run WHERE timeline=? AND first IN (?,?)", (timeline, first, number + 1))
@@ -166,11 +166,11 @@ class Catalog:
     def clear(self) -> None:
         """Forget everything, to be made again from the ledger."""
         with self._transaction():
-            for table in (*PROJECTED_TABLES, "meta"):
+            for table in PROJECTED_TABLES:
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - names are ours
 
     def _drop_all(self) -> None:
-        for table in (*PROJECTED_TABLES, "meta", "scan"):
+        for table in PROJECTED_TABLES:
             self._db.execute(f"DROP TABLE IF EXISTS {table}")
 
     # --- reading -------------------------------------------------------------------------------
@@ -180,13 +180,26 @@ class Catalog:
             return self._db.execute(sql, values).fetchall()
 
     def _next_seq(self) -> int:
-        (top,) = self._db.execute("SELECT max(seq) FROM entry").fetchone()
+        with self._lock:
+            (top,) = self._db.execute("SELECT max(seq) FROM entry").fetchone()
         return 0 if top is None else int(top) + 1
 
-    def chain(self) -> str | None:
-        """The chain state after the last applied entry, as it was given; None when empty."""
-        rows = self._rows("SELECT value FROM meta WHERE key='chain'")
-        return str(rows[0][0]) if rows else None
+    def chain_state(self, repo: str, system: str) -> ChainState:
+        """Where the chain stands after the last applied entry."""
+        valid = self._rows("SELECT seq, sha256, time FROM entry WHERE void=0 ORDER BY seq DESC LIMIT 1")
+        last, prev, time = valid[0] if valid else (-1, NO_ENTRY, None)
+        marks = self._rows("SELECT seq, sha256 FROM entry WHERE seq>? ORDER BY seq", last)
+        clusters = self.clusters()
+        return ChainState(
+            repo=repo,
+            system=system,
+            next_seq=self._next_seq(),
+            prev=str(prev),
+            keyring_n=max((record.n for record in self.keyrings()), default=0),
+            voids=tuple(VoidMark(int(str(seq)), str(sha256)) for seq, sha256 in marks),
+            head_time=None if time is None else int(str(time)),
+            cluster=clusters[-1] if clusters else None,
+        )
 
     def entry_sha256(self, seq: int) -> str | None:
         rows = self._rows("SELECT sha256 FROM entry WHERE seq=?", seq)
@@ -203,7 +216,9 @@ class Catalog:
         if name is None:
             rows = self._rows("SELECT content FROM record WHERE kind=? ORDER BY seq, idx", kind)
         else:
-            rows = self._rows("SELECT content FROM record WHERE kind=? AND name=? ORDER BY seq, idx", kind, name)
+            rows = self._rows(
+                "SELECT content FROM record WHERE kind=? AND name=? ORDER BY seq, idx", kind, name
+            )
         for (content,) in rows:
             yield record_from_json(parse_canonical(str(content).encode("ascii")))
 
@@ -278,23 +293,16 @@ class Catalog:
     def backup_parts(self, backup: str) -> list[BackupPart]:
         """Parts that have landed for a backup, in part order."""
         found = [
-            part for record in self._records("part", backup) if isinstance(record, PartRecord) for part in record.parts
+            part
+            for record in self._records("part", backup)
+            if isinstance(record, PartRecord)
+            for part in record.parts
         ]
         return sorted(found, key=lambda part: part.n)
 
     def counts(self) -> dict[str, int]:
         rows = self._rows("SELECT kind, count(*) FROM record GROUP BY kind")
         return {str(kind): int(str(count)) for kind, count in rows}
-
-    # --- cached walks ----------------------------------------------------------------------------
-
-    def cached_scan(self, digest: str, version: int) -> object | None:
-        rows = self._rows("SELECT content FROM scan WHERE digest=? AND version=?", digest, version)
-        return json.loads(str(rows[0][0])) if rows else None
-
-    def keep_scan(self, digest: str, version: int, content: object) -> None:
-        with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO scan VALUES (?,?,?)", (digest, version, json.dumps(content)))
 
     def dump(self) -> dict[str, list[tuple[object, ...]]]:
         """Every projected row, to compare a rebuilt catalog with a live one."""
@@ -307,7 +315,12 @@ class Catalog:
 def record_name(record: Record) -> str:
     """The name a record is looked up by; empty for kinds that have none."""
     match record:
-        case WalRecord(name=name) | HistoryRecord(name=name) | LabelRecord(name=name) | ClusterRecord(name=name):
+        case (
+            WalRecord(name=name)
+            | HistoryRecord(name=name)
+            | LabelRecord(name=name)
+            | ClusterRecord(name=name)
+        ):
             return name
         case EpochRecord(epoch=epoch):
             return epoch

@@ -11,20 +11,29 @@ Rules (docs/format.md, "Keys and trust", "Writes"):
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from walarchiver.catalog import Catalog
 from walarchiver.core.objectname import base_part_key, epoch_key_name, history_key, label_key, wal_key
-from walarchiver.core.segment import BackupHistoryFile, HistoryFile, PartialFile, SegmentBytes, SegmentFile, WalFile
+from walarchiver.core.segment import (
+    BackupHistoryFile,
+    HistoryFile,
+    PartialFile,
+    Segment,
+    SegmentBytes,
+    SegmentFile,
+    WalFile,
+)
 from walarchiver.errors import KeyTaken
-from walarchiver.format.epoch import EpochKey, EpochKeyObject, new_epoch
 from walarchiver.format.header import Header
 from walarchiver.format.keyring import Keyring
 from walarchiver.format.records import EpochRecord, Record, StoredObject
-from walarchiver.format.seal import ZstdParams, seal
-from walarchiver.keys.keyfile import SigningKey
+from walarchiver.format.seal import FAST, ZstdParams, seal
+from walarchiver.format.signed import Signer
+from walarchiver.keys.epochs import new_epoch
 from walarchiver.ports import Clock, ObjectStore, Random, Recipient
 
 EPOCH_OBJECTS_MAX = 100_000
@@ -44,8 +53,8 @@ class Deposit:
 
 @dataclass(slots=True)
 class _Epoch:
-    key: EpochKey
-    record: EpochRecord
+    id: str
+    key: bytes
     born_s: float
     used: int = 0
 
@@ -60,12 +69,12 @@ class Depositor:
         repo: str,
         system: str,
         segment_size: SegmentBytes,
-        signer: SigningKey,
+        signer: Signer,
         keyring: Callable[[], Keyring],
         recipients: Callable[[Keyring], Sequence[Recipient]],
         clock: Clock,
         random: Random,
-        zstd: ZstdParams | None = None,
+        zstd: ZstdParams = FAST,
     ) -> None:
         self._store = store
         self._repo = repo
@@ -76,10 +85,10 @@ class Depositor:
         self._recipients = recipients
         self._clock = clock
         self._random = random
-        self._zstd = zstd if zstd is not None else ZstdParams()
+        self._zstd = zstd
         self._lock = threading.Lock()
         self._epoch: _Epoch | None = None
-        self._epochs: dict[str, EpochRecord] = {}
+        self._records: dict[str, EpochRecord] = {}
         self._keyring_n = -1
 
     def _oid(self) -> str:
@@ -87,7 +96,7 @@ class Depositor:
 
     # --- epoch keys ------------------------------------------------------------------------------
 
-    def _current_epoch(self) -> EpochKey:
+    def _current_epoch(self) -> _Epoch:
         with self._lock:
             epoch = self._epoch
             now_s = self._clock.monotonic_s()
@@ -100,41 +109,32 @@ class Depositor:
             ):
                 epoch = self._new_epoch(keyring, now_s)
             epoch.used += 1
-            return epoch.key
+            return epoch
 
     def _new_epoch(self, keyring: Keyring, now_s: float) -> _Epoch:
         while True:
-            key, stored = self._make_epoch(keyring)
+            fresh = new_epoch(
+                self._recipients(keyring),
+                repo=self._repo,
+                system=self._system,
+                signer=self._signer,
+                from_us=self._clock.now_us(),
+                random=self._random,
+            )
             try:
-                self._store.put_new(epoch_key_name(self._system, key.id, 0), stored.raw)
+                self._store.put_new(epoch_key_name(self._system, fresh.epoch, 0), fresh.raw)
             except KeyTaken:
                 # Ours from an ambiguous try, or somebody's: either way a key we cannot be sure of.
                 continue
-            epoch = _Epoch(key, EpochRecord(epoch=key.id, sha256=stored.sha256), born_s=now_s)
-            self._epochs[key.id] = epoch.record
+            epoch = _Epoch(fresh.epoch, fresh.key, born_s=now_s)
+            self._records[fresh.epoch] = EpochRecord(epoch=fresh.epoch, sha256=fresh.sha256)
             self._epoch = epoch
             self._keyring_n = keyring.n
             return epoch
 
-    def _make_epoch(self, keyring: Keyring) -> tuple[EpochKey, EpochKeyObject]:
-        return new_epoch(
-            repo=self._repo,
-            system=self._system,
-            signer=self._signer,
-            recipients=self._recipients(keyring),
-            from_us=self._clock.now_us(),
-            epoch_id=self._random.token(8).hex(),
-            key=self._random.token(32),
-        )
-
-    def own_epoch_keys(self) -> Mapping[str, EpochKey]:
-        """Keys that this process made itself and may still open (its own backup's manifest)."""
-        with self._lock:
-            return {} if self._epoch is None else {self._epoch.key.id: self._epoch.key}
-
     def epoch_records(self, catalog: Catalog, epochs: Iterable[str]) -> tuple[Record, ...]:
         """The `epoch` records that must enter the ledger no later than objects sealed with these keys."""
-        return tuple(self._epochs[epoch] for epoch in sorted(set(epochs)) if catalog.epoch(epoch) is None)
+        return tuple(self._records[epoch] for epoch in sorted(set(epochs)) if catalog.epoch(epoch) is None)
 
     # --- sealing -----------------------------------------------------------------------------------
 
@@ -144,23 +144,34 @@ class Depositor:
         """Seal one part of a WAL file of any kind. Raises what `plain` raises."""
         match file:
             case SegmentFile(segment):
-                key = wal_key(self._system, segment, self._size, self._oid(), part=part if parts > 1 else None)
+                key = self._wal_key(segment, partial=False, part=part if parts > 1 else None)
                 kind, timeline = "wal", segment.timeline
             case PartialFile(segment):
-                key = wal_key(
-                    self._system, segment, self._size, self._oid(), part=part if parts > 1 else None, partial=True
-                )
+                key = self._wal_key(segment, partial=True, part=part if parts > 1 else None)
                 kind, timeline = "wal", segment.timeline
             case HistoryFile(timeline):
                 key, kind = history_key(self._system, timeline, self._oid()), "history"
             case BackupHistoryFile(segment):
-                key, kind, timeline = label_key(self._system, name, self._oid()), "label", segment.timeline
-        return self._seal(key, kind=kind, name=name, timeline=timeline, part=part, parts=parts, raw=raw, plain=plain)
+                key, kind, timeline = (
+                    label_key(self._system, file, self._size, self._oid()),
+                    "label",
+                    segment.timeline,
+                )
+        return self._seal(
+            key, kind=kind, name=name, timeline=timeline, part=part, parts=parts, raw=raw, plain=plain
+        )
 
-    def seal_backup_part(self, *, backup: str, timeline: int, part: int, raw: int, plain: Iterable[bytes]) -> Deposit:
+    def _wal_key(self, segment: Segment, *, partial: bool, part: int | None) -> str:
+        return wal_key(self._system, segment, self._size, partial=partial, oid=self._oid(), part=part)
+
+    def seal_backup_part(
+        self, *, backup: str, timeline: int, part: int, raw: int, plain: Iterable[bytes]
+    ) -> Deposit:
         """Seal one part of a base backup."""
         key = base_part_key(self._system, backup, part, self._oid())
-        return self._seal(key, kind="base", name=backup, timeline=timeline, part=part, parts=None, raw=raw, plain=plain)
+        return self._seal(
+            key, kind="base", name=backup, timeline=timeline, part=part, parts=None, raw=raw, plain=plain
+        )
 
     def _seal(
         self,
@@ -193,10 +204,8 @@ class Depositor:
     def put(self, deposit: Deposit) -> StoredObject:
         """Make a sealed body durable. Raises StoreUnavailable, StoreDenied."""
         version_id = None
-        try:
+        with contextlib.suppress(KeyTaken):  # the random name is ours alone: an earlier try succeeded
             version_id = self._store.put_new(deposit.key, deposit.body).version_id
-        except KeyTaken:
-            pass  # the random name is ours alone: an earlier try of this put succeeded
         return StoredObject(
             key=deposit.key, stored_len=len(deposit.body), stored_sha256=deposit.sha256, version_id=version_id
         )

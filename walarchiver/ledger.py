@@ -16,28 +16,49 @@ import asyncio
 import hashlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from walarchiver.catalog import Catalog
 from walarchiver.core.objectname import ledger_key, ledger_prefix, parse_ledger_key
-from walarchiver.errors import KeyTaken, LedgerBroken, LedgerContended, ObjectMissing, ShuttingDown, WalarchiverError
-from walarchiver.format.chain import Accepted, ChainState, Void, accept, start_state, state_from_text, state_to_text
+from walarchiver.errors import (
+    KeyTaken,
+    LedgerBroken,
+    LedgerContended,
+    ObjectMissing,
+    ShuttingDown,
+    WalarchiverError,
+)
+from walarchiver.format.chain import Accepted, ChainState, Void, accept, build_entry
+from walarchiver.format.entry import ENTRY_BYTES_MAX, RECORDS_MAX
 from walarchiver.format.keyring import Keyring
 from walarchiver.format.records import Record
-from walarchiver.ports import ObjectStore, StoredVersion
+from walarchiver.format.signed import Signer
+from walarchiver.log import get_log
+from walarchiver.ports import Clock, ObjectStore, StoredVersion
 
-ENTRY_BYTES_MAX = 8 << 20
-RECORDS_PER_ENTRY_MAX = 256
+log = get_log("ledger")
+
 _TRIES_MAX = 64
 
 
-class EntrySigner(Protocol):
-    """Makes the bytes of the next entry; knows the writer's key and this process's boot id."""
+class Keyrings(Protocol):
+    """Verified keyrings; reads the store again when one is asked for that is not known."""
 
-    def sign(self, state: ChainState, records: Sequence[Record]) -> bytes: ...
+    def known(self) -> Mapping[int, Keyring]: ...
+
+    def refresh(self) -> Mapping[int, Keyring]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who extends the chain: the key, this process's random id, and its clock."""
+
+    signer: Signer
+    boot: str
+    clock: Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +72,11 @@ class Proposal:
 
     subject: str
     decide: Callable[[Catalog], tuple[Record, ...]]
+
+
+def fact(subject: str, record: Record) -> Proposal:
+    """A proposal that nothing can contradict."""
+    return Proposal(subject, lambda _catalog: (record,))
 
 
 @dataclass(slots=True)
@@ -71,8 +97,8 @@ class Ledger:
         repo: str,
         system: str,
         catalog: Catalog,
-        keyrings: Callable[[int], Keyring],
-        signer: EntrySigner | None = None,
+        keyrings: Keyrings,
+        writer: Writer | None = None,
         observe: Callable[[str], None] = lambda _step: None,
     ) -> None:
         """`observe` is told each step of an append; tests use it to stop at any of them."""
@@ -81,7 +107,7 @@ class Ledger:
         self.catalog = catalog
         self._repo = repo
         self._keyrings = keyrings
-        self._signer = signer
+        self._writer = writer
         self._observe = observe
         self._lock = threading.RLock()
         self._anchored = False
@@ -90,8 +116,14 @@ class Ledger:
 
     def state(self) -> ChainState:
         """The chain state that the catalog stands at."""
-        text = self.catalog.chain()
-        return start_state(self._repo, self.system) if text is None else state_from_text(text)
+        return self.catalog.chain_state(self._repo, self.system)
+
+    def _judge(self, state: ChainState, seq: int, raw: bytes) -> Accepted | Void:
+        """`accept`, after reading the keyrings anew when the entry names one that is not known."""
+        verdict = accept(state, seq, raw, self._keyrings.known())
+        if isinstance(verdict, Void) and verdict.missing_keyring is not None:
+            verdict = accept(state, seq, raw, self._keyrings.refresh())
+        return verdict
 
     def refresh(self) -> ChainState:
         """Read and verify everything new; the chain state at the head.
@@ -106,11 +138,14 @@ class Ledger:
                 start_after=ledger_key(self.system, state.next_seq - 1) if state.next_seq else "",
             )
             for key, versions in itertools.groupby(listing, key=lambda version: version.key):
-                seq = parse_ledger_key(key)
-                if seq is None:
+                name = parse_ledger_key(key)
+                if name is None:
                     continue
+                seq = name.seq
                 if seq > state.next_seq:
-                    raise LedgerBroken(f"entry {state.next_seq} of system {self.system} is missing before entry {seq}")
+                    raise LedgerBroken(
+                        f"entry {state.next_seq} of system {self.system} is missing before entry {seq}"
+                    )
                 state = self._take(state, seq, list(versions))
             return state
 
@@ -129,7 +164,7 @@ class Ledger:
         self._anchored = True
 
     def _bodies(self, versions: Sequence[StoredVersion]) -> Iterator[bytes]:
-        """The distinct stored contents of a name, oldest version last in the listing first here."""
+        """The distinct stored contents of a name, the oldest first (listings give the newest first)."""
         seen: set[bytes] = set()
         for version in reversed(versions):
             if version.is_delete_marker:
@@ -143,19 +178,24 @@ class Ledger:
         bodies = list(self._bodies(versions))
         if not bodies:
             raise ObjectMissing(f"entry {seq} of system {self.system} is listed but has no readable version")
-        verdicts = [accept(state, seq, body, self._keyrings) for body in bodies]
-        good = [(body, verdict) for body, verdict in zip(bodies, verdicts, strict=True) if isinstance(verdict, Accepted)]
+        verdicts = [self._judge(state, seq, body) for body in bodies]
+        good = [
+            (body, verdict)
+            for body, verdict in zip(bodies, verdicts, strict=True)
+            if isinstance(verdict, Accepted)
+        ]
         if len(good) > 1:
-            raise LedgerBroken(f"entry {seq} of system {self.system} has {len(good)} different versions that verify")
+            raise LedgerBroken(
+                f"entry {seq} of system {self.system} has {len(good)} different versions that verify"
+            )
         if good:
             body, verdict = good[0]
             self._apply(seq, body, verdict)
             return verdict.state
         void = verdicts[0]
         assert isinstance(void, Void)
-        self.catalog.apply(
-            seq=seq, sha256=void.sha256, time_us=0, writer="", records=(), state=state_to_text(void.state), void=True
-        )
+        log.error("void ledger entry", system=self.system, seq=seq, reason=void.why)
+        self.catalog.apply(seq=seq, sha256=void.sha256, time_us=0, writer="", records=(), void=True)
         return void.state
 
     def _apply(self, seq: int, body: bytes, verdict: Accepted) -> None:
@@ -165,7 +205,6 @@ class Ledger:
             time_us=verdict.entry.time,
             writer=verdict.entry.writer,
             records=verdict.entry.records,
-            state=state_to_text(verdict.state),
         )
 
     # --- appending -----------------------------------------------------------------------------
@@ -192,7 +231,9 @@ class Ledger:
                     waiting = [index for index in waiting if index not in batch.members]
                     if not waiting:
                         return outcomes
-        raise LedgerContended(f"lost the race for the next ledger entry of system {self.system} {_TRIES_MAX} times")
+        raise LedgerContended(
+            f"lost the race for the next ledger entry of system {self.system} {_TRIES_MAX} times"
+        )
 
     def _gather(
         self, proposals: Sequence[Proposal], waiting: Sequence[int], outcomes: list[WalarchiverError | None]
@@ -211,7 +252,7 @@ class Ledger:
                 batch.members.append(index)
                 continue
             fresh = [record for record in records if record not in batch.records]
-            if batch.records and len(batch.records) + len(fresh) > RECORDS_PER_ENTRY_MAX:
+            if batch.records and len(batch.records) + len(fresh) > RECORDS_MAX:
                 break
             subjects.add(proposal.subject)
             batch.records.extend(fresh)
@@ -220,15 +261,18 @@ class Ledger:
 
     def _append(self, records: Sequence[Record]) -> bool:
         """Try the next place in the chain: True when our entry is there, False when another's is."""
-        if self._signer is None:
+        if self._writer is None:
             raise LedgerBroken("this host has no signing key, so it cannot extend the ledger")
         state = self.state()
         seq = state.next_seq
-        raw = self._signer.sign(state, records)
-        verdict = accept(state, seq, raw, self._keyrings)
+        writer = self._writer
+        raw = build_entry(
+            state, records, time_us=writer.clock.now_us(), boot=writer.boot, signer=writer.signer
+        )
+        verdict = self._judge(state, seq, raw)
         if isinstance(verdict, Void):
             raise LedgerBroken(
-                f"our own entry {seq} would not verify: {verdict.reason}",
+                f"our own entry {seq} would not verify: {verdict.why}",
                 hint="Is this host's signing key in the keyring as a writer for this cluster?",
             )
         key = ledger_key(self.system, seq)
@@ -288,7 +332,10 @@ class LedgerQueue:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            taken, self._waiting = self._waiting[:RECORDS_PER_ENTRY_MAX], self._waiting[RECORDS_PER_ENTRY_MAX:]
+            taken, self._waiting = (
+                self._waiting[:RECORDS_MAX],
+                self._waiting[RECORDS_MAX:],
+            )
             proposals = [proposal for proposal, _ in taken]
             try:
                 outcomes = await loop.run_in_executor(self._executor, self.ledger.commit, proposals)

@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from walarchiver.catalog import Catalog, FileRecord
 from walarchiver.core.objectname import (
+    CLUSTERS_PREFIX,
     KEYRING_PREFIX,
+    cluster_of,
     epoch_key_prefix,
     keyring_key,
+    parse_epoch_key_name,
     repo_key,
-    systems_prefix,
 )
 from walarchiver.errors import (
     KeyCannotOpen,
@@ -34,13 +36,14 @@ from walarchiver.errors import (
     Untrusted,
     WalarchiverError,
 )
-from walarchiver.format.epoch import parse_epoch_object, stanza_info
-from walarchiver.format.header import Header
-from walarchiver.format.keyring import Keyring, verify_keyring_chain
-from walarchiver.format.records import BackupPart, ClusterRecord, StoredObject, WalRecord
-from walarchiver.format.repo import parse_repo_object
-from walarchiver.format.seal import Expected, open_sealed
-from walarchiver.ledger import Ledger
+from walarchiver.format.epoch import EPOCH_OBJECT_BYTES_MAX, verify_epoch_object
+from walarchiver.format.header import Expected, Header
+from walarchiver.format.keyring import Keyring, verify_keyrings
+from walarchiver.format.mark import MARK_BYTES_MAX, parse_mark
+from walarchiver.format.records import BackupPart, ClusterRecord, StoredObject
+from walarchiver.format.seal import open_sealed
+from walarchiver.keys.epochs import open_epoch
+from walarchiver.ledger import Ledger, Writer
 from walarchiver.ports import Identity, ObjectStore
 
 CLEAR_BYTES_MAX = 8 << 20
@@ -65,19 +68,20 @@ class Repository:
 
         Raises NoRepository, KeyringBroken, StoreUnavailable, StoreDenied.
         """
-        raw = store.get(repo_key(), bytes_max=CLEAR_BYTES_MAX)
+        raw = store.get(repo_key(), bytes_max=MARK_BYTES_MAX)
         if raw is None:
             raise NoRepository(f"{store.url} holds no walarchiver repository")
-        repo = parse_repo_object(raw)
+        repo = parse_mark(raw).repo
         return cls(store, repo, root, read_keyrings(store, root=root, repo=repo), tuple(identities))
 
-    def keyring(self, n: int) -> Keyring:
-        """Keyring `n`, reading the store again when it is newer than what is known."""
-        if n not in self.keyrings:
-            self.keyrings = read_keyrings(self.store, root=self.root, repo=self.repo)
-        if n not in self.keyrings:
-            raise KeyringBroken(f"keyring {n} is named in the ledger but is not in the repository")
-        return self.keyrings[n]
+    def known(self) -> Mapping[int, Keyring]:
+        """The keyrings that were read last, by number."""
+        return self.keyrings
+
+    def refresh(self) -> Mapping[int, Keyring]:
+        """Read the keyrings again. Raises KeyringBroken, StoreUnavailable."""
+        self.keyrings = read_keyrings(self.store, root=self.root, repo=self.repo)
+        return self.keyrings
 
     @property
     def newest_keyring(self) -> Keyring:
@@ -90,12 +94,13 @@ class Repository:
         found: list[str] = []
         after = ""
         while True:
-            version = next(iter(self.store.list_keys(systems_prefix(), start_after=after)), None)
+            version = next(iter(self.store.list_keys(CLUSTERS_PREFIX, start_after=after)), None)
             if version is None:
                 return found
-            system = version.key.removeprefix(systems_prefix()).split("/", 1)[0]
-            found.append(system)
-            after = f"{systems_prefix()}{system}/~"  # '~' sorts behind every name below it
+            system = cluster_of(version.key)
+            if system is not None:
+                found.append(system)
+            after = f"{CLUSTERS_PREFIX}{version.key.removeprefix(CLUSTERS_PREFIX).split('/')[0]}/~"
 
     def find_system(self, name: str | None) -> str:
         """The newest system identifier whose first ledger record has this cluster name.
@@ -119,9 +124,23 @@ class Repository:
             raise UnknownCluster(f"no cluster {name or ''} in {self.store.url}; it holds: {known}")
         return max(named[name])[1]
 
-    def ledger(self, system: str, catalog: Catalog) -> Ledger:
-        """A reading ledger of one cluster."""
-        return Ledger(store=self.store, repo=self.repo, system=system, catalog=catalog, keyrings=self.keyring)
+    def ledger(
+        self,
+        system: str,
+        catalog: Catalog,
+        writer: Writer | None = None,
+        observe: Callable[[str], None] = lambda _step: None,
+    ) -> Ledger:
+        """One cluster's ledger; with a writer it can be extended."""
+        return Ledger(
+            store=self.store,
+            repo=self.repo,
+            system=system,
+            catalog=catalog,
+            keyrings=self,
+            writer=writer,
+            observe=observe,
+        )
 
     # --- opening -------------------------------------------------------------------------------
 
@@ -141,27 +160,21 @@ class Repository:
     def _unwrap_epoch(self, system: str, epoch: str) -> bytes:
         prefix = epoch_key_prefix(system, epoch)
         versions = [v for v in self.store.list_versions(prefix) if not v.is_delete_marker]
-        if not versions:
-            raise ObjectMissing(f"the key object of epoch {epoch} is not in the repository")
         problem: WalarchiverError | None = None
         for version in sorted(versions, key=lambda v: v.key, reverse=True):
-            raw = self.store.get(version.key, version_id=version.version_id, bytes_max=CLEAR_BYTES_MAX)
-            if raw is None:
+            name = parse_epoch_key_name(version.key)
+            raw = self.store.get(version.key, version_id=version.version_id, bytes_max=EPOCH_OBJECT_BYTES_MAX)
+            if name is None or raw is None:
                 continue
             try:
-                parsed = parse_epoch_object(raw, repo=self.repo, system=system, epoch=epoch, keyrings=self.keyrings)
+                verified = verify_epoch_object(
+                    raw, self.keyrings.values(), system=system, epoch=epoch, revision=name.revision
+                )
             except Untrusted as error:
                 problem = error
                 continue
-            for identity in self.identities:
-                for stanza in parsed.stanzas:
-                    if stanza.recipient == identity.recipient:
-                        key = identity.unwrap(stanza.body, stanza_info(parsed, stanza.recipient))
-                        parsed.check_key(key)
-                        return key
-            names = ", ".join(sorted(stanza.recipient for stanza in parsed.stanzas))
-            raise KeyCannotOpen(f"epoch {epoch} is sealed to {names}, and none of those keys is at hand")
-        raise problem or ObjectMissing(f"the key object of epoch {epoch} cannot be read")
+            return open_epoch(verified, self.identities)
+        raise problem or ObjectMissing(f"the key object of epoch {epoch} is not in {self.store.url}")
 
     def stored_bytes(self, obj: StoredObject) -> bytes:
         """The stored body that a record vouches for. Raises ObjectMissing, ObjectDamaged."""
@@ -199,11 +212,17 @@ class Repository:
 
     def plain_file(self, system: str, record: FileRecord) -> Iterator[bytes]:
         """The plain bytes of a WAL file, part after part; the caller checks length and digest."""
-        kind = "wal" if isinstance(record, WalRecord) else record.kind
         for part, obj in enumerate(record.objects):
-            yield from self.plain(
-                obj, Expected(kind=kind, repo=self.repo, system=system, name=record.name, part=part)
+            expect = Expected(
+                kind=record.kind,
+                repo=self.repo,
+                system=system,
+                name=record.name,
+                tli=int(record.name[:8], 16),
+                part=part,
+                parts=len(record.objects),
             )
+            yield from self.plain(obj, expect)
 
     def plain_part(self, system: str, backup: str, part: BackupPart) -> Iterator[bytes]:
         """The plain bytes of one part of a base backup."""
@@ -213,20 +232,36 @@ class Repository:
 
 def read_keyrings(store: ObjectStore, *, root: bytes, repo: str) -> dict[int, Keyring]:
     """Every keyring, verified from the pinned root. Raises KeyringBroken."""
-    raws: dict[int, list[bytes]] = {}
-    n = 1
-    while True:
-        key = keyring_key(n)
-        versions = [v for v in store.list_versions(key) if v.key == key and not v.is_delete_marker]
-        bodies = (store.get(key, version_id=v.version_id, bytes_max=CLEAR_BYTES_MAX) for v in reversed(versions))
-        found = [body for body in bodies if body is not None]
-        if not found:
-            break
-        raws[n] = found
-        n += 1
+    raws: list[bytes] = []
+    while (raw := _verifying_keyring(store, root, raws)) is not None:
+        raws.append(raw)
     if not raws:
         raise KeyringBroken(f"{store.url} has no keyring below {KEYRING_PREFIX}")
-    return verify_keyring_chain(root, repo, raws)
+    keyrings = verify_keyrings(root, raws)
+    if any(keyring.repo != repo for keyring in keyrings.values()):
+        raise KeyringBroken(f"the keyring in {store.url} belongs to another repository")
+    return keyrings
+
+
+def _verifying_keyring(store: ObjectStore, root: bytes, before: Sequence[bytes]) -> bytes | None:
+    """The stored bytes of the next keyring: the version that verifies; None when there is none."""
+    key = keyring_key(len(before) + 1)
+    versions = [v for v in store.list_versions(key) if v.key == key and not v.is_delete_marker]
+    bodies = (store.get(key, version_id=v.version_id, bytes_max=CLEAR_BYTES_MAX) for v in reversed(versions))
+    found = {body for body in bodies if body is not None}
+    good, problem = [], None
+    for body in found:
+        try:
+            verify_keyrings(root, [*before, body])
+        except Untrusted as error:
+            problem = error
+        else:
+            good.append(body)
+    if len(good) > 1:
+        raise KeyringBroken(f"{key} has {len(good)} different versions that verify")
+    if problem is not None and not good:
+        raise problem
+    return good[0] if good else None
 
 
 def first_cluster(records: Iterable[ClusterRecord], system: str) -> ClusterRecord:

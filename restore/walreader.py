@@ -1,0 +1,167 @@
+"""WalReader: the plain bytes of archived WAL, and what walking them tells.
+
+Rules:
+- Bytes are handed out only after length and digest equal what the ledger recorded.
+- Opened segments live in unlinked temporary files that are mapped, so memory does not grow with
+  the segment size; only a few are kept.
+- A scan is remembered under the digests of the files it was read from: the same bytes give the
+  same scan, on whichever path they are met.
+"""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from blake3 import blake3
+from walarchiver.core.commits import first_record_at, scan_segment
+
+from restore.core.model import WalKnowledge
+from walarchiver.catalog import Catalog, FileRecord
+from walarchiver.core.history import TimelineHistory
+from walarchiver.core.lsn import Lsn
+from walarchiver.core.scan import Event, SegmentScan
+from walarchiver.core.segment import Segment, SegmentBytes
+from walarchiver.errors import ObjectDamaged
+from walarchiver.repository import Repository
+
+
+def write_plain(repository: Repository, system: str, record: FileRecord, out: BinaryIO) -> None:
+    """Write a WAL file's plain bytes to `out`, verified against the record.
+
+    Raises ObjectDamaged, ObjectMissing, KeyCannotOpen, StoreUnavailable. What was written before
+    a failure must not be used.
+    """
+    hasher = blake3()
+    length = 0
+    for chunk in repository.plain_file(system, record):
+        hasher.update(chunk)
+        length += len(chunk)
+        out.write(chunk)
+    if (length, hasher.hexdigest()) != (record.len, record.digest):
+        raise ObjectDamaged(f"{record.name} opens to {length} bytes that do not have the recorded digest")
+
+
+class WalReader:
+    """Reads and walks the WAL of one cluster. Thread-safe; calls block."""
+
+    def __init__(
+        self,
+        *,
+        repository: Repository,
+        system: str,
+        catalog: Catalog,
+        segment_size: SegmentBytes,
+        spool: Path | None = None,
+        kept: int = 6,
+        progress: Callable[[Segment], None] = lambda _segment: None,
+    ) -> None:
+        self._repository = repository
+        self._system = system
+        self._catalog = catalog
+        self._size = segment_size
+        self._spool = spool
+        self._kept = kept
+        self._progress = progress
+        self._lock = threading.RLock()
+        self._open: OrderedDict[str, mmap.mmap] = OrderedDict()
+        self._events: OrderedDict[str, Sequence[Event]] = OrderedDict()
+        self._scans: dict[str, SegmentScan] = {}
+
+    def close(self) -> None:
+        with self._lock:
+            self._open.clear()  # mappings end with their last view
+            self._events.clear()
+
+    def segment(self, segment: Segment) -> mmap.mmap | None:
+        """The plain bytes of a complete segment; None when the archive has no record of it."""
+        record = self._catalog.file(segment.name(self._size))
+        if record is None:
+            return None
+        with self._lock:
+            found = self._open.get(record.name)
+            if found is not None:
+                self._open.move_to_end(record.name)
+                return found
+            self._progress(segment)
+            with tempfile.TemporaryFile(dir=self._spool) as out:
+                write_plain(self._repository, self._system, record, out)
+                out.flush()
+                mapped = mmap.mmap(out.fileno(), record.len, access=mmap.ACCESS_READ)
+            self._open[record.name] = mapped
+            while len(self._open) > self._kept:
+                self._open.popitem(last=False)
+            return mapped
+
+    # --- walking -------------------------------------------------------------------------------
+
+    def _on_path(self, path: TimelineHistory, number: int) -> Segment:
+        return Segment(path.timeline_of_segment(number, self._size), number)
+
+    def _cache_key(self, path: TimelineHistory, number: int) -> str:
+        """Names the bytes a scan of `number` can depend on: the file, and the one behind it."""
+        digests = []
+        for position in (number, number + 1):
+            record = self._catalog.file(self._on_path(path, position).name(self._size))
+            digests.append(record.digest if record else "-")
+        return "+".join(digests)
+
+    def _walk(self, path: TimelineHistory, number: int) -> tuple[SegmentScan, Sequence[Event]]:
+        return scan_segment(
+            self._on_path(path, number),
+            lambda wanted: self.segment(self._on_path(path, wanted)),
+            segment_size=self._size,
+        )
+
+    def scan(self, path: TimelineHistory, number: int) -> SegmentScan:
+        """The scan of segment `number` as found on a path."""
+        with self._lock:
+            key = self._cache_key(path, number)
+            if key not in self._scans:
+                self._scans[key], events = self._walk(path, number)
+                self._remember_events(key, events)
+            return self._scans[key]
+
+    def _remember_events(self, key: str, events: Sequence[Event]) -> None:
+        self._events[key] = events
+        while len(self._events) > self._kept:
+            self._events.popitem(last=False)
+
+    def events(self, path: TimelineHistory, number: int) -> Sequence[Event]:
+        """Every event that starts in segment `number` on a path, in LSN order."""
+        with self._lock:
+            key = self._cache_key(path, number)
+            if key not in self._events:
+                _, events = self._walk(path, number)
+                self._remember_events(key, events)
+            return self._events[key]
+
+    def last_record(self, path: TimelineHistory, number: int) -> Lsn | None:
+        """Start of the last whole record that starts in the segment."""
+        return self.scan(path, number).last
+
+    def next_record(self, path: TimelineHistory, lsn: Lsn) -> Lsn | None:
+        """Start of the first record at or after `lsn`; None past the end of what is archived."""
+        number = lsn // self._size
+        while self.segment(self._on_path(path, number)) is not None:
+            found = first_record_at(
+                self._on_path(path, number),
+                lambda wanted: self.segment(self._on_path(path, wanted)),
+                lsn,
+                segment_size=self._size,
+            )
+            if found is not None:
+                return found
+            number += 1
+        return None
+
+    def knowledge(self) -> WalKnowledge:
+        """The planner's view of this reader."""
+        return WalKnowledge(
+            scan=self.scan, events=self.events, last_record=self.last_record, next_record=self.next_record
+        )

@@ -1,0 +1,60 @@
+"""`walarchiver status`: one screen, first the latest restorable second and why."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from walarchiver.assembly import Host, open_archive
+from walarchiver.cli.context import Context
+from walarchiver.cli.when import both_clocks
+from walarchiver.status import Status, status_document, status_of
+
+if TYPE_CHECKING:
+    from walarchiver.cli.main import Subparsers
+
+DEGRADED = 3
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add `status`."""
+    parser = subparsers.add_parser("status", help="one screen, first the latest restorable second")
+    parser.add_argument("--system", metavar="ID", help="an older system identifier of the same cluster name")
+
+
+def run(context: Context, args: argparse.Namespace) -> int:
+    host = Host.here(context.settings())
+    archive = open_archive(host, context.cluster, system=args.system)
+    status = status_of(archive, host.clock)
+    text = status_text(status, host.settings.server.timezone)
+    context.result(text, status_document(archive, host.clock))
+    return DEGRADED if status.problems else 0
+
+
+def status_text(status: Status, timezone: str | None) -> str:
+    """The screen."""
+    latest = "none yet" if status.latest is None else both_clocks(status.latest, timezone)
+    earliest = "none yet" if status.earliest is None else both_clocks(status.earliest, timezone)
+    behind = "" if status.latest is None else f" ({_ago(status.now - status.latest)} ago)"
+    lines = [
+        f"cluster {status.cluster} (PostgreSQL {status.major}, system {status.system})",
+        f"repository           {status.repository}",
+        f"latest restorable    {latest}{behind}",
+        f"                     {status.reason}",
+        f"earliest restorable  {earliest}",
+        f"base backups         {len(status.backups)}"
+        + (f", newest {status.backups[-1].backup}" if status.backups else ""),
+        f"WAL                  {status.segments} segments, timeline {status.timeline}, "
+        f"last {status.last_segment or 'none'}",
+        f"ledger               {status.entries} entries, verified to the head",
+    ]
+    lines += [f"problem              {problem}" for problem in status.problems]
+    return "\n".join(lines)
+
+
+def _ago(us: int) -> str:
+    seconds = max(0, us // 1_000_000)
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

@@ -1,0 +1,224 @@
+"""What the server does for one cluster: archive, sample the horizon, serve fetches.
+
+Rules:
+- Nothing is acknowledged before repository, keys and cluster identity are known; until then every
+  push is refused with the reason, and opening is tried again with growing pauses.
+- A push counts only when every repository of the cluster has it.
+- Paths come from outside: a file is read from, or placed into, the configured pg_wal only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+from restore.fetcher import Fetcher
+from walarchiver.archiver import Archived, Archiver
+from walarchiver.assembly import Archive
+from walarchiver.core.segment import SegmentBytes, SegmentFile, WalFile
+from walarchiver.errors import ConfigError, DatabaseUnavailable, NotAWalFile, Transient, WalarchiverError
+from walarchiver.format.records import HorizonRecord, Record
+from walarchiver.horizon import HorizonSamples, Sample
+from walarchiver.ledger import LedgerQueue, fact
+from walarchiver.log import get_log
+from walarchiver.ports import Clock
+from walarchiver.postgres.probe import HorizonSampler
+from walarchiver.settings import ClusterSettings
+
+log = get_log("cluster")
+
+SAMPLE_INTERVAL_S = 1.0
+RETRY_FIRST_S = 0.5
+RETRY_LONGEST_S = 15.0
+
+
+@dataclass(slots=True)
+class Lane:
+    """One repository of the cluster, ready to archive into."""
+
+    repository: str
+    archive: Archive
+    archiver: Archiver
+    queue: LedgerQueue
+    samples: HorizonSamples
+    fetcher: Fetcher | None
+
+
+class ClusterService:
+    """Serves one configured cluster. Lives in the server's event loop."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: ClusterSettings,
+        *,
+        open_lanes: Callable[[], Sequence[Lane]],
+        executor: Executor,
+        clock: Clock,
+    ) -> None:
+        """`open_lanes` blocks, reaches out to stores and database, and raises while it cannot."""
+        self.name = name
+        self._settings = settings
+        self._open_lanes = open_lanes
+        self._executor = executor
+        self._clock = clock
+        self._lanes: Sequence[Lane] = ()
+        self._why_not: WalarchiverError = Transient(f"cluster {name} is still being opened")
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._lanes)
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """The open repositories. Raises what keeps them from being open."""
+        if not self._lanes:
+            raise self._why_not
+        return self._lanes
+
+    # --- running -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Open everything, then serve the ledger queues and sample the horizon, until cancelled."""
+        await self._open()
+        async with asyncio.TaskGroup() as tasks:
+            for lane in self._lanes:
+                tasks.create_task(lane.queue.run(), name=f"ledger {self.name}/{lane.repository}")
+            if self._settings.dsn is not None:
+                tasks.create_task(self._sample(self._settings.dsn), name=f"horizon {self.name}")
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause_s = RETRY_FIRST_S
+        while True:
+            try:
+                self._lanes = await loop.run_in_executor(self._executor, self._open_lanes)
+            except WalarchiverError as error:
+                self._why_not = error
+                log.warning("cluster not ready", cluster=self.name, code=error.code, reason=error.message)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, RETRY_LONGEST_S)
+            else:
+                log.info("cluster ready", cluster=self.name)
+                return
+
+    async def drain(self) -> None:
+        """Let what is under way end, and its ledger entries with it."""
+        for lane in self._lanes:
+            await lane.archiver.drain()
+            lane.queue.close()
+
+    # --- archiving -----------------------------------------------------------------------------
+
+    async def push(self, path: Path) -> list[Archived]:
+        """Archive one file of pg_wal into every repository; raises the first refusal."""
+        folder = self._settings.data_directory
+        if folder is None:
+            raise ConfigError(f"cluster {self.name} has no `data_directory`, so it cannot archive")
+        checked = await asyncio.to_thread(_inside, folder / "pg_wal", path)
+        lanes = self.lanes
+        results = await asyncio.gather(
+            *(lane.archiver.archive(path.name, checked) for lane in lanes), return_exceptions=True
+        )
+        done = []
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+            done.append(result)
+        return done
+
+    # --- horizon -------------------------------------------------------------------------------
+
+    async def _sample(self, dsn: str) -> None:
+        """Sample insert position and clock; append a sample alone when the server is idle."""
+        loop = asyncio.get_running_loop()
+        sampler = HorizonSampler(dsn)
+        failed = False
+        while True:
+            try:
+                position = await loop.run_in_executor(self._executor, sampler.sample)
+            except DatabaseUnavailable as error:
+                if not failed:
+                    log.warning("horizon not sampled", cluster=self.name, reason=error.message)
+                failed = True
+            else:
+                failed = False
+                for lane in self._lanes:
+                    if position is not None:
+                        lane.samples.add(Sample(position.time, position.lsn, position.timeline))
+                await self.prove_idle(at_once=False)
+            await asyncio.sleep(SAMPLE_INTERVAL_S)
+
+    async def prove_idle(self, *, at_once: bool) -> None:
+        """Append the newest covered sample alone, when it is time or somebody asks."""
+        now_s = self._clock.monotonic_s()
+        for lane in self._lanes:
+            if not at_once and not lane.samples.due(now_s):
+                continue
+            record = covered_sample(lane.samples, lane.archiver)
+            if record is None:
+                continue
+            try:
+                await lane.queue.submit(fact("horizon", record))
+            except Transient as error:
+                log.warning("horizon not recorded", cluster=self.name, reason=error.message)
+            else:
+                lane.samples.recorded(record, now_s, alone=True)
+
+    # --- fetching ------------------------------------------------------------------------------
+
+    async def fetch(self, name: str, path: Path) -> int:
+        """Serve a standby's or an ordinary restore_command from the first repository that can."""
+        folder = self._settings.data_directory
+        if folder is None:
+            raise ConfigError(f"cluster {self.name} has no `data_directory`, so it cannot be served")
+        destination = await asyncio.to_thread(_inside, folder / "pg_wal", path)
+        fetcher = self.lanes[0].fetcher
+        if fetcher is None:
+            raise ConfigError(f"cluster {self.name} is configured without a dsn or key to read with")
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, fetcher.fetch, name, destination
+        )
+
+
+def covered_sample(samples: HorizonSamples, archiver: Archiver) -> HorizonRecord | None:
+    """The newest sample that the archive covers and the ledger does not have yet."""
+    size = archiver.cluster.segment_size
+    newest = archiver.catalog.newest_segment(size)
+    return None if newest is None else samples.newest_covered(newest.timeline, newest.end(size))
+
+
+def riding_samples(
+    samples: HorizonSamples, size: SegmentBytes, clock: Clock
+) -> Callable[[WalFile], tuple[Record, ...]]:
+    """What rides along with a file's own record: the newest sample that it covers."""
+
+    def companions(file: WalFile) -> tuple[Record, ...]:
+        if not isinstance(file, SegmentFile):
+            return ()
+        record = samples.newest_covered(file.segment.timeline, file.segment.end(size))
+        if record is None:
+            return ()
+        samples.recorded(record, clock.monotonic_s(), alone=False)
+        return (record,)
+
+    return companions
+
+
+def _inside(folder: Path, path: Path) -> Path:
+    """`path`, proven to lie directly in `folder`; links on the way are followed first.
+
+    Raises NotAWalFile.
+    """
+    if not path.is_absolute() or path.name in ("", ".", ".."):
+        raise NotAWalFile(f"{path} is not an absolute path of a file")
+    try:
+        inside = path.parent.resolve(strict=True) == folder.resolve(strict=True)
+    except OSError as error:
+        raise NotAWalFile(f"{path} cannot be resolved: {error.strerror}") from error
+    if not inside or path.is_symlink():
+        raise NotAWalFile(f"{path} does not lie directly in {folder}")
+    return path

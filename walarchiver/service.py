@@ -1,0 +1,216 @@
+"""The daemon: builds everything, one TaskGroup, drains on SIGTERM.
+
+Rules:
+- The socket answers from the first moment; clusters become ready on their own, and until then a
+  push is refused with the reason.
+- SIGTERM and SIGINT drain: new work is refused, work in progress may end within `server.drain`,
+  then everything stops. What was not acknowledged is offered again by PostgreSQL.
+- Threads: `workers` for bytes (compress, seal, digest), a bounded pool of others that wait for
+  storage and database. The event loop touches no bulk bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from restore.fetcher import Fetcher
+from walarchiver.api import Api, ApiLimits, serve_api
+from walarchiver.archiver import Archiver, ClusterFacts
+from walarchiver.assembly import Archive, Host, depositor_of, join_archive
+from walarchiver.clusterservice import ClusterService, Lane, riding_samples
+from walarchiver.errors import ConfigError, UsageError, WalarchiverError
+from walarchiver.horizon import HorizonSamples
+from walarchiver.ledger import LedgerQueue
+from walarchiver.listening import ConnectionLimits, Peer, PeerRule
+from walarchiver.log import get_log
+from walarchiver.metrics import Metrics
+from walarchiver.postgres.control import read_data_directory
+from walarchiver.postgres.probe import ServerFacts, probe_server
+from walarchiver.settings import ClusterSettings
+from walarchiver.status import status_document
+
+log = get_log("server")
+
+IO_THREADS = 16
+
+
+class Service:
+    """The handlers behind the socket, and the life of the server."""
+
+    def __init__(
+        self, host: Host, *, version: str, observe: Callable[[str], None] = lambda _step: None
+    ) -> None:
+        """`observe` is told each step of the archive path; tests use it to stop there."""
+        self._host = host
+        self._observe = observe
+        settings = host.settings.server
+        self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix="io")
+        self._cpu = ThreadPoolExecutor(settings.workers, thread_name_prefix="cpu")
+        self._stop = asyncio.Event()
+        self.metrics = Metrics(version)
+        self.clusters: Mapping[str, ClusterService] = {
+            name: ClusterService(
+                name,
+                section,
+                open_lanes=self._opener(name, section),
+                executor=self._io,
+                clock=host.clock,
+            )
+            for name, section in host.settings.clusters.items()
+            if section.data_directory is not None
+        }
+
+    # --- handlers (api.Handlers) -----------------------------------------------------------------
+
+    async def push(self, cluster: str | None, path: str, _peer: Peer) -> None:
+        """Return when the WAL file is durable and in the ledger."""
+        service = self._cluster(cluster)
+        try:
+            archived = await service.push(Path(path))
+        except WalarchiverError as error:
+            log.warning(
+                "push refused", cluster=service.name, path=path, code=error.code, reason=error.message
+            )
+            raise
+        for one in archived:
+            if one.fresh:
+                self.metrics.plain_bytes.labels(cluster=service.name).inc(one.bytes)
+        log.info("archived", cluster=service.name, file=Path(path).name, fresh=any(a.fresh for a in archived))
+
+    async def fetch(self, cluster: str | None, plan: str | None, name: str, path: str, _peer: Peer) -> None:
+        """Return when the file is at `path`."""
+        if plan is not None:
+            raise UsageError(
+                f"this server does not serve plan {plan}",
+                hint="Start one with `walarchiver serve --plan ID`.",
+            )
+        service = self._cluster(cluster)
+        size = await service.fetch(name, Path(path))
+        log.info("fetched", cluster=service.name, file=name, bytes=size)
+
+    async def status(self) -> Mapping[str, object]:
+        """What `walarchiver status --output json` shows, of every cluster that is open."""
+        loop = asyncio.get_running_loop()
+        found: dict[str, object] = {}
+        for name, service in self.clusters.items():
+            await service.prove_idle(at_once=True)
+            archives = [lane.archive for lane in service.lanes]
+            found[name] = await loop.run_in_executor(self._io, status_document, archives[0], self._host.clock)
+        return {"schema_version": 1, "clusters": found}
+
+    async def plan(self, cluster: str | None, at: str) -> Mapping[str, object]:
+        """Record the newest horizon sample, so that a plan made now reaches as far as it can."""
+        service = self._cluster(cluster)
+        await service.prove_idle(at_once=True)
+        return {"schema_version": 1, "cluster": service.name, "at": at, "horizon_recorded": True}
+
+    def not_ready(self) -> str | None:
+        waiting = [name for name, service in self.clusters.items() if not service.ready]
+        return f"not ready: {', '.join(waiting)}" if waiting else None
+
+    def _cluster(self, name: str | None) -> ClusterService:
+        chosen = self._host.settings.cluster_name(name)
+        try:
+            return self.clusters[chosen]
+        except KeyError:
+            raise ConfigError(f"cluster {chosen} has no `data_directory`, so it is not served here") from None
+
+    # --- building ------------------------------------------------------------------------------
+
+    def _opener(self, name: str, section: ClusterSettings) -> Callable[[], Sequence[Lane]]:
+        def identity() -> ServerFacts:
+            if section.dsn is None:
+                raise ConfigError(f"cluster {name} needs a `dsn` until it is known in the repository")
+            return probe_server(section.dsn)
+
+        def open_lanes() -> Sequence[Lane]:
+            assert section.data_directory is not None
+            here = read_data_directory(section.data_directory)
+            return [
+                self._lane(
+                    name,
+                    repository,
+                    join_archive(self._host, name, repository, identity, here.system, self._observe),
+                )
+                for repository in section.repositories
+            ]
+
+        return open_lanes
+
+    def _lane(self, name: str, repository_name: str, archive: Archive) -> Lane:
+        section = self._host.settings.repository(repository_name)
+        cluster = self._host.settings.cluster(name)
+        queue = LedgerQueue(archive.ledger, self._io)
+        samples = HorizonSamples(archive.segment_size)
+        archiver = Archiver(
+            cluster=ClusterFacts(name, int(archive.system), archive.cluster.major, archive.segment_size),
+            depositor=depositor_of(self._host, archive, section),
+            queue=queue,
+            cpu=self._cpu,
+            io=self._io,
+            companions=riding_samples(samples, archive.segment_size, self._host.clock),
+            observe=self._observe,
+        )
+        fetcher = None
+        if archive.repository.identities:
+            fetcher = Fetcher(
+                repository=archive.repository,
+                ledger=archive.ledger,
+                segment_size=archive.segment_size,
+                plan=None,
+                spool=cluster.fetch_spool,
+            )
+        return Lane(repository_name, archive, archiver, queue, samples, fetcher)
+
+    # --- running -------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Begin to drain; safe to call from a signal handler of the loop, and twice."""
+        self._stop.set()
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until `stop`. Raises ConfigError, Locked when the socket cannot be had."""
+        settings = self._host.settings.server
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        folders = [s.data_directory for s in self._host.settings.clusters.values() if s.data_directory]
+        limits = ApiLimits(
+            push_s=settings.push_deadline.total_seconds(),
+            fetch_s=settings.fetch_deadline.total_seconds(),
+            connections=ConnectionLimits(connections_max=settings.connections),
+        )
+        api = Api(
+            self,
+            metrics=self.metrics,
+            clock=self._host.clock,
+            limits=limits,
+            peers=PeerRule.of(settings.users, folders),
+        )
+        async with asyncio.TaskGroup() as tasks:
+            async with serve_api(
+                api,
+                socket_path=settings.socket,
+                listen=settings.listen,
+                drain_s=settings.drain.total_seconds(),
+            ):
+                running = [tasks.create_task(service.run()) for service in self.clusters.values()]
+                log.info("serving", socket=settings.socket, clusters=", ".join(self.clusters))
+                ready()
+                await self._stop.wait()
+                log.info("draining")
+            try:
+                async with asyncio.timeout(settings.drain.total_seconds()):
+                    for service in self.clusters.values():
+                        await service.drain()
+            except TimeoutError:
+                log.warning("work cut at the end of the drain")
+            for task in running:
+                task.cancel()
+        self._io.shutdown(wait=False, cancel_futures=True)
+        self._cpu.shutdown(wait=False, cancel_futures=True)
+        log.info("stopped")

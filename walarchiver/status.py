@@ -1,0 +1,151 @@
+"""Status: how far a cluster can be restored, told from the ledger alone.
+
+Rules:
+- The headline is the latest restorable second: the newest horizon sample that unbroken WAL from a
+  base backup covers. The ledger proves it; no key is needed to say it.
+- Each shortcoming is said with its cause and the next step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from walarchiver.assembly import Archive
+from walarchiver.core.coverage import Run, coverage_on_path, gap_names
+from walarchiver.core.history import TimelineHistory
+from walarchiver.core.moment import CommitTime, format_rfc3339
+from walarchiver.core.segment import Segment
+from walarchiver.format.records import BackupRecord
+from walarchiver.horizon import covered_position
+from walarchiver.ports import Clock
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One cluster's condition. Times are the database server's, microseconds since 1970."""
+
+    cluster: str
+    system: str
+    major: int
+    repository: str
+    now: int
+    entries: int
+    void_entries: tuple[int, ...]
+    timeline: int
+    last_segment: str | None
+    segments: int
+    earliest: CommitTime | None
+    latest: CommitTime | None
+    reason: str
+    """Why `latest` is what it is, or why there is none."""
+    backups: tuple[BackupRecord, ...]
+    gaps: tuple[tuple[str, str], ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What an operator should act on, a sentence each."""
+        found = []
+        if self.latest is None:
+            found.append(self.reason)
+        found.extend(
+            f"WAL is missing from {first} to {last}: moments behind it need a later base backup."
+            for first, last in self.gaps
+        )
+        if self.void_entries:
+            found.append(
+                f"{len(self.void_entries)} void ledger entries (first: {self.void_entries[0]}): "
+                "somebody without a valid key wrote to the repository."
+            )
+        return tuple(found)
+
+
+def status_of(archive: Archive, clock: Clock) -> Status:
+    """The condition of an archive whose ledger has just been read."""
+    catalog, size = archive.catalog, archive.segment_size
+    state = archive.ledger.state()
+    newest = catalog.newest_segment(size)
+    timeline = newest.timeline if newest else 1
+    path = catalog.histories().get(timeline, TimelineHistory(timeline))
+    runs = tuple(Run(*run) for run in catalog.runs())
+    backups = tuple(catalog.backups())
+    earliest, latest, reason = _window(archive, path, runs, backups)
+    highest = catalog.last_segment(timeline)
+    return Status(
+        cluster=archive.cluster.name,
+        system=archive.system,
+        major=archive.cluster.major,
+        repository=archive.repository.store.url,
+        now=clock.now_us(),
+        entries=state.next_seq,
+        void_entries=tuple(catalog.voids()),
+        timeline=timeline,
+        last_segment=None if highest is None else Segment(timeline, highest).name(size),
+        segments=sum(run.last - run.first + 1 for run in runs),
+        earliest=earliest,
+        latest=latest,
+        reason=reason,
+        backups=backups,
+        gaps=gap_names(runs, size),
+    )
+
+
+def _window(
+    archive: Archive, path: TimelineHistory, runs: tuple[Run, ...], backups: Sequence[BackupRecord]
+) -> tuple[CommitTime | None, CommitTime | None, str]:
+    """Earliest and latest restorable moment on a path, and why."""
+    size = archive.segment_size
+    on_path = [backup for backup in backups if backup.timeline in path.path]
+    if not on_path:
+        return None, None, "There is no base backup: run `walarchiver backup`."
+    earliest: CommitTime | None = None
+    latest: CommitTime | None = None
+    reason = "No base backup has its WAL archived yet: is archiving running, and was the segment switched?"
+    for backup in sorted(on_path, key=lambda backup: backup.stop_lsn):
+        reach = coverage_on_path(runs, path, size, backup.start_lsn // size)
+        if reach.last is None or (reach.last + 1) * size < backup.stop_lsn:
+            continue
+        if earliest is None or backup.stop_time < earliest:
+            earliest = backup.stop_time
+        end = (reach.last + 1) * size
+        for sample in archive.catalog.horizons():
+            covered = backup.stop_lsn <= covered_position(sample.lsn, size) <= end
+            if sample.timeline in path.path and covered and (latest is None or sample.time > latest):
+                latest = sample.time
+                reason = (
+                    f"WAL is unbroken from base backup {backup.backup} to "
+                    f"{Segment(path.timeline_of_segment(reach.last, size), reach.last).name(size)}, and the "
+                    "server was seen at that point at that time."
+                )
+    if earliest is not None and latest is None:
+        latest = earliest
+        reason = "The newest base backup is complete; no later moment is proven yet."
+    return earliest, latest, reason
+
+
+def status_document(archive: Archive, clock: Clock) -> dict[str, object]:
+    """`status --output json` of one cluster."""
+    status = status_of(archive, clock)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "cluster": status.cluster,
+        "system": status.system,
+        "major": status.major,
+        "repository": status.repository,
+        "now": format_rfc3339(status.now),
+        "latest_restorable": None if status.latest is None else format_rfc3339(status.latest),
+        "earliest_restorable": None if status.earliest is None else format_rfc3339(status.earliest),
+        "reason": status.reason,
+        "timeline": status.timeline,
+        "last_segment": status.last_segment,
+        "segments": status.segments,
+        "ledger": {"entries": status.entries, "void": list(status.void_entries)},
+        "backups": [
+            {"id": backup.backup, "stop_time": format_rfc3339(backup.stop_time), "bytes": backup.raw}
+            for backup in status.backups
+        ],
+        "gaps": [{"first": first, "last": last} for first, last in status.gaps],
+        "problems": list(status.problems),
+    }
