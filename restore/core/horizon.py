@@ -21,6 +21,7 @@ from restore.core.model import Horizon
 from restore.core.walk import Branch, Walk, settled_lsn
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
+from walarchiver.core.scan import Event, SegmentScan
 
 SAMPLE_MARGIN_US = 1_000_000
 """How long before its insertion a commit's time may have been taken: generous, tens of
@@ -36,7 +37,7 @@ class _Claim:
 def horizon(branch: Branch, walk: Walk) -> CommitTime | None:
     """The newest proven moment of a walk; None when nothing is proven."""
     oldest = _Oldest(branch, walk)
-    for claim in sorted({*_samples(branch, walk), *_records(walk)}, reverse=True):
+    for claim in sorted({*_samples(branch, walk), *_records(branch, walk)}, reverse=True):
         later = oldest.since(claim.lsn)
         if later is None or later >= claim.time - SAMPLE_MARGIN_US:
             return claim.time
@@ -57,14 +58,24 @@ def _on_path(branch: Branch, sample: Horizon, lsn: Lsn) -> bool:
     return end is None or lsn <= end
 
 
-def _records(walk: Walk) -> Iterator[_Claim]:
-    last_event = next((scan.last_event for scan in reversed(walk.scans) if scan.last_event is not None), None)
-    if last_event is not None and last_event.lsn < walk.end:
+def _records(branch: Branch, walk: Walk) -> Iterator[_Claim]:
+    last_event = _last_event(branch, walk)
+    if last_event is not None:
         yield _Claim(last_event.time, last_event.lsn)
     checkpoints = (check for scan in walk.scans for check in scan.checkpoints if check.lsn < walk.end)
     newest = max(checkpoints, key=lambda check: (check.time, check.lsn), default=None)
     if newest is not None:
         yield _Claim(newest.time, newest.lsn)
+
+
+def _last_event(branch: Branch, walk: Walk) -> Event | None:
+    for scan in reversed(walk.scans):
+        if scan.last_event is None or scan.last_event.lsn < walk.end:
+            if scan.last_event is not None:
+                return scan.last_event
+        elif events := branch.events(scan.segment.number, 0, walk.end):
+            return events[-1]
+    return None
 
 
 class _Oldest:
@@ -73,8 +84,15 @@ class _Oldest:
     def __init__(self, branch: Branch, walk: Walk) -> None:
         self._branch = branch
         self._walk = walk
-        times = [scan.min_time for scan in reversed(walk.scans)]
-        self._from_scan = list(accumulate(times, _older, initial=None))[::-1]
+        times = [self._oldest_in(scan) for scan in reversed(walk.scans)]
+        self._from_scan = list(accumulate([None, *times], _older))[::-1]
+
+    def _oldest_in(self, scan: SegmentScan) -> CommitTime | None:
+        """A scan's oldest time, without what a change to wal_level=minimal cut off."""
+        if scan.last_event is None or scan.last_event.lsn < self._walk.end:
+            return scan.min_time
+        events = self._branch.events(scan.segment.number, 0, self._walk.end)
+        return min((event.time for event in events), default=None)
 
     def since(self, lsn: Lsn) -> CommitTime | None:
         """The oldest time of the events that start at or after `lsn`."""

@@ -51,12 +51,13 @@ def disputed_range(branch: Branch, walk: Walk, first: Event, last: Event) -> Dis
     return Disputed(first.lsn, last.lsn, count, backward)
 
 
-def ends_of(branch: Branch, walk: Walk, low: Lsn, high: Lsn, xid: int) -> list[Event]:
-    """Every commit or abort of `xid`; several only when ids wrapped around inside the range."""
+def ends_of(branch: Branch, walk: Walk, high: Lsn, xid: int) -> list[Event]:
+    """Every commit or abort of `xid` before `high`; several only when ids wrapped around."""
     return [
         event
-        for scan in _scans(branch, walk, low, lambda scan: scan.first_event is not None)
-        for event in branch.events(scan.segment.number, low, high)
+        for scan in walk.scans
+        if scan.first_event is not None and scan.segment.number * branch.size < high
+        for event in branch.events(scan.segment.number, 0, high)
         if event.xid == xid and event.kind.ends_transaction
     ]
 

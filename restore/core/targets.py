@@ -203,25 +203,26 @@ def choose_xid(branch: Branch, target: AtXid) -> Choice | Refusal:
     trail = _Trail(branch)
     what = f"transaction {target.xid}"
     newest: BaseBackup | None = None
-    high: Lsn | None = None
+    found: list[Event] = []
+    searched_from: Lsn | None = None
     for backup in trail.usable():
         newest = newest or backup
         walk = branch.walk(backup)
-        high = walk.end if high is None else min(high, walk.end)
-        found = search.ends_of(branch, walk, backup.stop_lsn, high, target.xid)
-        if found:
-            return _at_xid(branch, backup, found, target, trail)
-        high = min(high, backup.stop_lsn)
-    if trail.oldest is not None and high is not None:
-        early = search.ends_of(branch, branch.walk(trail.oldest), Lsn(0), high, target.xid)
-        if early:
-            text = f"{what}, whose end is {_event_text(early[-1])},"
-            return trail.refuse(text, lambda backup: backup.stop_lsn <= early[-1].lsn, newest)
+        high = walk.end if searched_from is None else min(walk.end, searched_from)
+        found += search.ends_of(branch, walk, high, target.xid)
+        searched_from = min(high, Lsn(walk.first * branch.size))
+        serving = [event for event in found if backup.stop_lsn <= event.lsn < walk.end]
+        if serving:
+            return _at_xid(branch, backup, serving, target, trail)
+    if found:
+        event = max(found, key=lambda event: event.lsn)
+        text = f"{what}, whose end is {_event_text(event)},"
+        return trail.refuse(text, lambda backup: backup.stop_lsn <= event.lsn, newest)
     return _unknown(branch, trail, f"{what} did not end in any WAL that can be replayed", newest)
 
 
 def _at_xid(branch: Branch, backup: BaseBackup, found: list[Event], target: AtXid, trail: _Trail) -> Choice:
-    event = found[-1]
+    event = max(found, key=lambda event: event.lsn)
     if len(found) > 1:
         trail.notes.append(
             f"transaction id {target.xid} was used {len(found)} times in this WAL; the newest use is meant"

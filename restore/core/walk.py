@@ -208,15 +208,19 @@ class Branch:
                 return self._open_end(number, last)
 
     def _open_end(self, number: int, last: Lsn | None) -> WalkEnd | None:
-        following = coverage_on_path(self.view.runs, self.path, self.size, number + 1)
-        if following.last is None:
-            later = first_after(self.view.runs, self.path, self.size, number + 1)
-            kind = EndKind.ARCHIVE if later is None else EndKind.HOLE
-            return WalkEnd(kind, following.missing, later=later)
-        after = self.scan(number + 1)
-        if after.overwritten and self._misfit(after, last) is None:
-            return None
-        return self._damage(number + 1, "it does not complete the record that it should carry on")
+        """What ends the walk behind a record that no later file completes."""
+        number += 1
+        while coverage_on_path(self.view.runs, self.path, self.size, number).last is not None:
+            after = self.scan(number)
+            if after.first is None and after.ending in (Ending.WHOLE, Ending.OPEN):
+                number += 1  # it holds nothing but more of the same record
+                continue
+            if after.overwritten and self._misfit(after, last) is None:
+                return None
+            return self._damage(number, "it does not complete the record that it should carry on")
+        later = first_after(self.view.runs, self.path, self.size, number)
+        kind = EndKind.ARCHIVE if later is None else EndKind.HOLE
+        return WalkEnd(kind, self.segment(number), later=later)
 
     def _damage(self, number: int, problem: str) -> WalkEnd:
         later = first_after(self.view.runs, self.path, self.size, number)
