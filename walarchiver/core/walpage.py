@@ -17,7 +17,14 @@ import struct
 from dataclasses import dataclass
 
 from walarchiver.core.lsn import Lsn, format_lsn
-from walarchiver.core.segment import PartialFile, SegmentBytes, SegmentFile, parse_wal_file, valid_segment_bytes
+from walarchiver.core.scan import Ending
+from walarchiver.core.segment import (
+    PartialFile,
+    SegmentBytes,
+    SegmentFile,
+    parse_wal_file,
+    valid_segment_bytes,
+)
 from walarchiver.errors import CorruptSegment, WrongCluster
 
 PAGE_BYTES = 8192
@@ -140,3 +147,28 @@ def check_pages(
             f" at {format_lsn(Lsn(expected))}" + (", behind its zero padding" if padding else "")
         )
     return padding
+
+
+def page_fault(
+    data: bytes | bytearray | memoryview, at: int, address: Lsn, *, magic: int, timeline: int
+) -> tuple[Ending, str] | None:
+    """Why a walk cannot read the page at `data[at]`, which should be that of `address`.
+
+    `timeline` is that of the page before: it never falls. ZERO for a page never written or left
+    over in a recycled file, which is how an unfinished segment ends.
+    """
+    found, flags, page_timeline, page_address, _missing = PAGE_HEADER.unpack_from(data, at)
+    if found == 0 and not any(data[at : at + SHORT_HEADER_BYTES]):
+        return Ending.ZERO, ""
+    here = format_lsn(address)
+    if found != magic:
+        return Ending.BAD, f"page at {here} has magic {found:#06x}"
+    if page_address < address and page_address % PAGE_BYTES == 0:
+        return Ending.ZERO, ""
+    if page_address != address:
+        return Ending.BAD, f"page at {here} has the address {format_lsn(Lsn(page_address))}"
+    if flags & ~KNOWN_FLAGS or bool(flags & LONG_HEADER) != (at == 0):
+        return Ending.BAD, f"page at {here} has flags {flags:#06x}"
+    if page_timeline < timeline:
+        return Ending.BAD, f"page at {here} is of timeline {page_timeline}, behind one of {timeline}"
+    return None
