@@ -1,0 +1,443 @@
+"""The server edge: right answers, hard bounds, and callers that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.hook.conftest import InstalledHook
+from walarchiver.api import Api, ApiLimits, serve_api
+from walarchiver.clock import SystemClock
+from walarchiver.errors import (
+    ConfigError,
+    FetchInDoubt,
+    Locked,
+    ProvenAbsent,
+    SegmentConflict,
+    StoreUnavailable,
+    WalarchiverError,
+)
+from walarchiver.listening import ConnectionLimits, Peer, PeerRule, listen_on
+from walarchiver.metrics import Metrics
+from walarchiver.settings_kinds import Address
+
+NAME = "000000010000000000000001"
+
+
+@dataclass
+class FakeHandlers:
+    """Does what the test says."""
+
+    error: Exception | None = None
+    hang: asyncio.Event | None = None
+    calls: list[tuple[object, ...]] = field(default_factory=list)
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    reason: str | None = None
+
+    async def push(self, cluster: str | None, path: str, peer: Peer) -> None:
+        self.calls.append(("push", cluster, path, peer.uid))
+        await self._outcome()
+
+    async def fetch(self, cluster: str | None, plan: str | None, name: str, path: str, peer: Peer) -> None:
+        self.calls.append(("fetch", cluster, plan, name, path))
+        await self._outcome()
+        Path(path).write_bytes(b"wal")
+
+    async def status(self) -> Mapping[str, object]:
+        await self._outcome()
+        return {"schema_version": 1}
+
+    async def plan(self, cluster: str | None, at: str) -> Mapping[str, object]:
+        return {"cluster": cluster, "at": at}
+
+    def not_ready(self) -> str | None:
+        return self.reason
+
+    async def _outcome(self) -> None:
+        self.started.set()
+        if self.hang is not None:
+            try:
+                await self.hang.wait()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        if self.error is not None:
+            raise self.error
+
+
+@dataclass
+class Running:
+    api: Api
+    handlers: FakeHandlers
+    path: Path
+    metrics: Metrics
+
+
+EVERYBODY = PeerRule(frozenset({os.geteuid()}), ())
+
+
+@asynccontextmanager
+async def running(
+    folder: Path,
+    handlers: FakeHandlers,
+    *,
+    limits: ApiLimits | None = None,
+    peers: PeerRule = EVERYBODY,
+    listen: Address | None = None,
+    drain_s: float = 5,
+) -> AsyncIterator[Running]:
+    metrics = Metrics("test")
+    api = Api(handlers, metrics=metrics, clock=SystemClock(), limits=limits or ApiLimits(), peers=peers)
+    async with serve_api(api, socket_path=folder / "s", listen=listen, drain_s=drain_s):
+        yield Running(api, handlers, folder / "s", metrics)
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def error(self) -> dict[str, str]:
+        found: dict[str, str] = json.loads(self.body)["error"]
+        return found
+
+
+async def exchange(path: Path | Address, raw: bytes) -> Answer:
+    """Send these bytes and read until the server closes or the announced body is there."""
+    if isinstance(path, Address):
+        reader, writer = await asyncio.open_connection(path.host, path.port)
+    else:
+        reader, writer = await asyncio.open_unix_connection(path)
+    try:
+        writer.write(raw)
+        await writer.drain()
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        first, *lines = head.strip().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        return Answer(int(first.split()[1]), headers, body)
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+def post(route: str, members: object) -> bytes:
+    body = members if isinstance(members, bytes) else json.dumps(members).encode()
+    return f"POST {route} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def get(route: str) -> bytes:
+    return f"GET {route} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+PUSH = post("/v1/push", {"path": "/d/pg_wal/x"})
+FETCH = post("/v1/fetch", {"name": NAME, "path": "/d/pg_wal/RECOVERYXLOG"})
+
+
+async def run_hook(hook: InstalledHook, *words: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        hook.launcher,
+        *words,
+        cwd=hook.cwd,
+        env={"PATH": "/usr/bin:/bin", **hook.environment},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, err.decode()
+
+
+OUTCOMES: list[tuple[Exception | None, int, int]] = [
+    (None, 0, 0),
+    (ProvenAbsent("past the end"), 1, 1),
+    (FetchInDoubt("the store is away"), 1, 200),
+    (StoreUnavailable("500"), 1, 200),
+    (SegmentConflict("other bytes"), 1, 200),
+    (ValueError("a bug"), 1, 200),
+    (TimeoutError("a bug"), 1, 200),
+]
+
+
+@pytest.mark.parametrize(("error", "push", "fetch"), OUTCOMES, ids=lambda value: type(value).__name__)
+def test_the_hook_gets_the_status_that_postgresql_needs(
+    hook: InstalledHook, tmp_path: Path, error: Exception | None, push: int, fetch: int
+) -> None:
+    async def story() -> None:
+        async with running(tmp_path, FakeHandlers(error=error)) as server:
+            assert (await run_hook(hook, "--cluster", "shop", "push", f"pg_wal/{NAME}"))[0] == push
+            status, err = await run_hook(hook, "fetch", "--plan", "p", NAME, "pg_wal/RECOVERYXLOG")
+            assert status == fetch
+            if isinstance(error, WalarchiverError) and not isinstance(error, ProvenAbsent):
+                assert error.code in err and error.message in err
+            assert server.handlers.calls == [
+                ("push", "shop", f"{hook.cwd}/pg_wal/{NAME}", os.geteuid()),
+                ("fetch", None, "p", NAME, f"{hook.cwd}/pg_wal/RECOVERYXLOG"),
+            ]
+
+    asyncio.run(story())
+
+
+BAD_REQUESTS = {
+    "no JSON": b"path=/x",
+    "not UTF-8": b'{"path": "/\xff"}',
+    "no object": b"[]",
+    "nothing": b"",
+    "a deep nest": b"[" * 60000,
+    "no path": b"{}",
+    "a relative path": b'{"path": "pg_wal/x"}',
+    "a number": b'{"path": 1}',
+    "null": b'{"path": null}',
+    "a zero byte": b'{"path": "/x\\u0000"}',
+    "half a surrogate": b'{"path": "/x\\ud800"}',
+    "a long path": json.dumps({"path": "/" + "x" * 5000}).encode(),
+    "an unknown member": b'{"path": "/x", "plan": "p"}',
+    "too long": b'{"path": "/' + b"x" * 70000 + b'"}',
+}
+
+
+@pytest.mark.parametrize("body", BAD_REQUESTS.values(), ids=BAD_REQUESTS.keys())
+def test_a_malformed_request_reaches_no_handler(tmp_path: Path, body: bytes) -> None:
+    async def story() -> None:
+        async with running(tmp_path, FakeHandlers()) as server:
+            answer = await exchange(server.path, post("/v1/push", body))
+            assert (answer.status, answer.headers["walarchiver-exit"]) == (400, "1")
+            assert answer.error["code"] == "WA-USAGE"
+            assert server.handlers.calls == []
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "x" * 300, "\0"])
+def test_fetch_takes_only_file_names(tmp_path: Path, name: str) -> None:
+    async def story() -> None:
+        async with running(tmp_path, FakeHandlers()) as server:
+            answer = await exchange(server.path, post("/v1/fetch", {"name": name, "path": "/x"}))
+            assert (answer.status, answer.headers["walarchiver-exit"]) == (400, "200")
+
+    asyncio.run(story())
+
+
+def test_unknown_routes_and_methods_are_named(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path, FakeHandlers()) as server:
+            assert (await exchange(server.path, get("/v2/push"))).status == 404
+            assert (await exchange(server.path, get("/v1/push"))).status == 405
+            assert (await exchange(server.path, post("/livez", {}))).status == 405
+
+    asyncio.run(story())
+
+
+def test_questions_are_answered(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path, FakeHandlers()) as server:
+            assert (await exchange(server.path, get("/livez"))).body == b"ok\n"
+            assert json.loads((await exchange(server.path, get("/v1/status"))).body) == {"schema_version": 1}
+            plan = await exchange(server.path, post("/v1/plan", {"cluster": "c", "at": "latest"}))
+            assert json.loads(plan.body) == {"cluster": "c", "at": "latest"}
+            server.handlers.reason = "the store is away"
+            ready = await exchange(server.path, get("/readyz"))
+            assert (ready.status, ready.body) == (503, b"the store is away\n")
+            await exchange(server.path, PUSH)
+            metrics = (await exchange(server.path, get("/metrics"))).body.decode()
+            assert 'walarchiver_pushes_total{cluster="",outcome="done"} 1.0' in metrics
+
+    asyncio.run(story())
+
+
+def test_tcp_shows_health_and_metrics_and_nothing_else(tmp_path: Path) -> None:
+    async def story() -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port: int = free.getsockname()[1]
+        address = Address("127.0.0.1", port)
+        async with running(tmp_path, FakeHandlers(), listen=address) as server:
+            assert (await exchange(address, get("/livez"))).status == 200
+            assert (await exchange(address, get("/metrics"))).status == 200
+            for raw in (PUSH, FETCH, get("/v1/status"), post("/v1/plan", {"at": "latest"})):
+                assert (await exchange(address, raw)).status == 404
+            assert server.handlers.calls == []
+
+    asyncio.run(story())
+
+
+def test_a_stranger_is_turned_away_unread(tmp_path: Path, hook: InstalledHook) -> None:
+    async def story() -> None:
+        async with running(tmp_path, FakeHandlers(), peers=PeerRule(frozenset(), ())) as server:
+            answer = await exchange(server.path, PUSH)
+            assert (answer.status, answer.error["code"]) == (403, "WA-PEER")
+            assert (await run_hook(hook, "push", "x"))[0] == 1
+            assert (await run_hook(hook, "fetch", NAME, "x"))[0] == 200
+            assert server.handlers.calls == []
+
+    asyncio.run(story())
+
+
+def test_the_owner_of_a_data_directory_may_call(tmp_path: Path) -> None:
+    rule = PeerRule(frozenset(), (tmp_path / "later",))
+    assert not rule.permits(os.geteuid())
+    (tmp_path / "later").mkdir()
+    assert rule.permits(os.geteuid())
+    with pytest.raises(ConfigError, match="no user 'nobody-at-all'"):
+        PeerRule.of(["nobody-at-all"], [])
+    assert PeerRule.of(["12345"], []).permits(12345)
+
+
+def test_work_past_its_deadline_is_a_failure(tmp_path: Path) -> None:
+    async def story() -> None:
+        handlers = FakeHandlers(hang=asyncio.Event())
+        limits = ApiLimits(push_s=0.05, fetch_s=0.05, question_s=0.05)
+        async with running(tmp_path, handlers, limits=limits) as server:
+            for raw, said in ((PUSH, "1"), (FETCH, "200"), (get("/v1/status"), None)):
+                answer = await exchange(server.path, raw)
+                assert (answer.status, answer.error["code"]) == (503, "WA-DEADLINE")
+                assert answer.headers.get("walarchiver-exit") == said
+            assert handlers.cancelled.is_set()
+
+    asyncio.run(story())
+
+
+def test_slow_callers_are_cut_and_stall_nobody(tmp_path: Path) -> None:
+    async def story() -> None:
+        bounds = ConnectionLimits(connections_max=4, request_s=0.2, idle_s=0.2)
+        async with running(tmp_path, FakeHandlers(), limits=ApiLimits(connections=bounds)) as server:
+            slow = [await asyncio.open_unix_connection(server.path) for _ in range(3)]
+            for (_, writer), raw in zip(
+                slow, (b"", b"POST /v1/push HTTP/1.1\r\nX: ", PUSH[:-3]), strict=True
+            ):
+                writer.write(raw)
+            assert (await exchange(server.path, PUSH)).status == 200
+            for reader, writer in slow:
+                assert await reader.read() == b""  # cut, without an answer
+                writer.close()
+            assert len(server.handlers.calls) == 1
+
+    asyncio.run(story())
+
+
+def test_a_dripping_caller_is_cut_too(tmp_path: Path) -> None:
+    async def story() -> None:
+        bounds = ConnectionLimits(request_s=0.2)
+        async with running(tmp_path, FakeHandlers(), limits=ApiLimits(connections=bounds)) as server:
+            reader, writer = await asyncio.open_unix_connection(server.path)
+            cut = asyncio.create_task(reader.read())
+            writer.write(b"POST /v1/push HTTP/1.1\r\nX: ")
+            async with asyncio.timeout(30):
+                while not cut.done():
+                    writer.write(b"x")
+                    await asyncio.wait([cut], timeout=0.01)
+            assert isinstance(cut.exception(), ConnectionError) or cut.result() == b""
+            writer.close()
+
+    asyncio.run(story())
+
+
+def test_too_many_callers_get_an_honest_failure(tmp_path: Path, hook: InstalledHook) -> None:
+    async def story() -> None:
+        handlers = FakeHandlers(hang=asyncio.Event())
+        limits = ApiLimits(connections=ConnectionLimits(connections_max=1))
+        async with running(tmp_path, handlers, limits=limits) as server:
+            first = asyncio.create_task(exchange(server.path, PUSH))
+            await handlers.started.wait()
+            assert (await run_hook(hook, "push", "x"))[0] == 1
+            assert (await run_hook(hook, "fetch", NAME, "x"))[0] == 200
+            assert handlers.hang is not None
+            handlers.hang.set()
+            assert (await first).status == 200
+
+    asyncio.run(story())
+
+
+def test_a_fetch_ends_with_its_caller_but_a_push_goes_on(tmp_path: Path) -> None:
+    async def story() -> None:
+        handlers = FakeHandlers(hang=asyncio.Event())
+        async with running(tmp_path, handlers) as server:
+            _, writer = await asyncio.open_unix_connection(server.path)
+            writer.write(FETCH)
+            await handlers.started.wait()
+            writer.close()
+            await asyncio.wait_for(handlers.cancelled.wait(), 30)
+
+            handlers.started.clear()
+            handlers.cancelled.clear()
+            _, writer = await asyncio.open_unix_connection(server.path)
+            writer.write(PUSH)
+            await handlers.started.wait()
+            writer.close()
+            await exchange(server.path, get("/livez"))
+            assert handlers.hang is not None
+            handlers.hang.set()
+            assert await server.api.finish(30)
+            assert not handlers.cancelled.is_set()
+
+    asyncio.run(story())
+
+
+def test_draining_ends_work_in_progress_and_takes_no_more(tmp_path: Path) -> None:
+    async def story() -> None:
+        handlers = FakeHandlers(hang=asyncio.Event())
+        async with running(tmp_path, handlers) as server:
+            first = asyncio.create_task(exchange(server.path, PUSH))
+            await handlers.started.wait()
+            server.api.drain()
+            for raw, said in ((PUSH, "1"), (FETCH, "200")):
+                answer = await exchange(server.path, raw)
+                assert (answer.status, answer.error["code"]) == (503, "WA-DRAINING")
+                assert answer.headers["walarchiver-exit"] == said
+            assert (await exchange(server.path, get("/readyz"))).status == 503
+            assert handlers.hang is not None
+            handlers.hang.set()
+            assert (await first).headers["walarchiver-exit"] == "0"
+
+    asyncio.run(story())
+
+
+def test_the_end_of_the_drain_cuts_without_acknowledging(tmp_path: Path) -> None:
+    async def story() -> None:
+        handlers = FakeHandlers(hang=asyncio.Event())
+        async with running(tmp_path, handlers, drain_s=0.05) as server:
+            first = asyncio.create_task(exchange(server.path, PUSH))
+            await handlers.started.wait()
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await first
+        assert handlers.cancelled.is_set()
+
+    asyncio.run(story())
+
+
+def test_a_dead_servers_socket_is_replaced_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "s"
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    first = listen_on(path, mode=0o660, backlog=1)
+    assert path.stat().st_mode & 0o777 == 0o660
+    with pytest.raises(Locked):
+        listen_on(path, mode=0o660, backlog=1)
+    first.close()
+    assert not path.exists()
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.bind(str(path))
+        stranger.listen()
+        with pytest.raises(Locked, match="answers on"):
+            listen_on(path, mode=0o660, backlog=1)
+    path.unlink()
+    path.write_text("a file")
+    with pytest.raises(ConfigError, match="not a socket"):
+        listen_on(path, mode=0o660, backlog=1)
+    assert path.read_text() == "a file"
+
+
+def test_an_impossible_socket_path_is_a_configuration_fault(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="longer"):
+        listen_on(tmp_path / ("x" * 120), mode=0o660, backlog=1)
