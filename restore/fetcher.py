@@ -17,7 +17,7 @@ from pathlib import Path
 
 from restore.core.plan import Plan
 from restore.core.policy import Absent, Doubt, FetchFacts, Serve, answer
-from restore.walreader import write_plain
+from restore.plainfile import write_plain
 from walarchiver.catalog import Catalog, FileRecord
 from walarchiver.core.segment import (
     HistoryFile,

@@ -16,35 +16,17 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
-from blake3 import blake3
 from walarchiver.core.commits import first_record_at, scan_segment
 
 from restore.core.model import WalKnowledge
-from walarchiver.catalog import Catalog, FileRecord
+from restore.plainfile import write_plain
+from walarchiver.catalog import Catalog
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.scan import Event, SegmentScan
 from walarchiver.core.segment import Segment, SegmentBytes
-from walarchiver.errors import ObjectDamaged
 from walarchiver.repository import Repository
-
-
-def write_plain(repository: Repository, system: str, record: FileRecord, out: BinaryIO) -> None:
-    """Write a WAL file's plain bytes to `out`, verified against the record.
-
-    Raises ObjectDamaged, ObjectMissing, KeyCannotOpen, StoreUnavailable. What was written before
-    a failure must not be used.
-    """
-    hasher = blake3()
-    length = 0
-    for chunk in repository.plain_file(system, record):
-        hasher.update(chunk)
-        length += len(chunk)
-        out.write(chunk)
-    if (length, hasher.hexdigest()) != (record.len, record.digest):
-        raise ObjectDamaged(f"{record.name} opens to {length} bytes that do not have the recorded digest")
 
 
 class WalReader:

@@ -1,0 +1,1 @@
+"""`walarchiver demo`: the whole story on embedded parts, ending in a proof."""
