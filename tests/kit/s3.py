@@ -60,7 +60,10 @@ class S3Server:
     def shared_bucket(self, *, versioned: bool) -> str:
         """The session's bucket of this kind."""
         if versioned not in self._shared:
-            self._shared[versioned] = self.make_bucket(versioned=versioned)
+            bucket = self.make_bucket(versioned=versioned)
+            # The first write makes the volumes, which takes seconds; no test should meet that.
+            self.raw_client().put_object(Bucket=bucket, Key="first", Body=b"")
+            self._shared[versioned] = bucket
         return self._shared[versioned]
 
     def store_url(self, *, versioned: bool = True) -> str:

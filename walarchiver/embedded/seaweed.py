@@ -174,6 +174,7 @@ class SeaweedServer:
             f"-s3.localSocket={self._directory / 's3.sock'}",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
+            "-s3.autoCreateBucket=false",
             "-s3.iam=false",
             "-iam=false",
             "-webdav=false",

@@ -1,4 +1,4 @@
-"""Making and removing a bucket: for `walarchiver demo` and the tests; production buckets are the operator's."""
+"""Making and removing a bucket, for the demo and the tests; other buckets are the operator's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def create_bucket(bucket: str, options: S3Options, clock: Clock, *, versioned: b
 
     Raises StoreUnavailable when there was no answer, StoreDenied when it was refused.
     """
-    client = connected(options, clock, sends_crc=False)
+    client = connected(options, clock)
     try:
         client.create_bucket(Bucket=bucket)
         if versioned:
@@ -26,7 +26,7 @@ def create_bucket(bucket: str, options: S3Options, clock: Clock, *, versioned: b
 
 def delete_bucket(bucket: str, options: S3Options, clock: Clock) -> None:
     """Remove an empty bucket. Raises as `create_bucket` does."""
-    client = connected(options, clock, sends_crc=False)
+    client = connected(options, clock)
     try:
         client.delete_bucket(Bucket=bucket)
     except LIBRARY_ERRORS as failure:

@@ -32,14 +32,14 @@ class Addressing(StrEnum):
 
 
 class ChecksumMode(StrEnum):
-    """Whether a CRC-32 travels with each object."""
+    """Which checksum travels with each object, so that damage on the way is refused."""
 
     AUTO = "auto"
-    """Send it; when the store refuses it once, sign bodies with SHA-256 instead from then on."""
+    """CRC-32; when the store refuses it once, Content-MD5 from then on."""
     WHEN_SUPPORTED = "when_supported"
-    """Always send it, and fail where it is refused."""
+    """Always CRC-32; an error where it is refused."""
     WHEN_REQUIRED = "when_required"
-    """Never send it; bodies are signed with SHA-256, which costs more time."""
+    """Always Content-MD5, which every S3 server knows; it costs a little more time."""
 
 
 @dataclass(frozen=True, slots=True)

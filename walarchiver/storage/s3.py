@@ -3,6 +3,9 @@
 Rules:
 - A create is PUT with `If-None-Match: *`. When its outcome is open the identical bytes are sent
   again; if the first try had landed after all, that shows as KeyTaken, which the caller settles.
+- Every body travels with a CRC-32, or with its MD5 where a store does not know that header, so a
+  body damaged on the way is refused. (A signature over the body's SHA-256 is not enough: SeaweedFS
+  4.48 accepts a body that does not match it.)
 - Nothing is believed that S3 did not say: a PUT without an ETag, a listing page without
   IsTruncated or for another bucket, a body shorter than announced count as no answer.
 - A listing never ends early: a page without entries does not stop it, a page that promises more
@@ -16,6 +19,7 @@ Rules:
 from __future__ import annotations
 
 import base64
+import hashlib
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -36,7 +40,7 @@ from walarchiver.storage.s3answers import (
     is_past_the_end,
     may_be_about_checksums,
 )
-from walarchiver.storage.s3client import Body, Reply, S3Calls, connected
+from walarchiver.storage.s3client import Body, Reply, connected
 
 Answer = TypeVar("Answer")
 
@@ -60,8 +64,7 @@ class S3Store:
         self._slots = threading.BoundedSemaphore(options.pool_size)
         self._sends_crc = options.checksum_mode is not ChecksumMode.WHEN_REQUIRED
         self._crc_settled = options.checksum_mode is not ChecksumMode.AUTO
-        self._clients_lock = threading.Lock()
-        self._clients = {self._sends_crc: connected(options, clock, sends_crc=self._sends_crc)}
+        self._client = connected(options, clock)
 
     @property
     def url(self) -> str:
@@ -75,21 +78,7 @@ class S3Store:
     def put_new(self, key: str, body: bytes | bytearray | memoryview) -> PutReceipt:
         name = self._full(checked_key(key))
         content = bytes(body) if isinstance(body, memoryview) else body
-        crc = base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode("ascii")
-
-        def put() -> PutReceipt:
-            if self._sends_crc and not self._crc_settled:
-                try:
-                    return self._put(name, content, crc)
-                except LIBRARY_ERRORS as failure:
-                    if not may_be_about_checksums(failure):
-                        raise
-                receipt = self._put(name, content, None)
-                self._sends_crc, self._crc_settled = False, True
-                return receipt
-            return self._put(name, content, crc if self._sends_crc else None)
-
-        return self._asked(f"create {key}", put)
+        return self._asked(f"create {key}", lambda: self._put_settling_checksums(name, content))
 
     def get(self, key: str, *, version_id: str | None = None, bytes_max: int) -> bytes | None:
         request = self._named(checked_key(key), version_id)
@@ -123,7 +112,7 @@ class S3Store:
             request["StartAfter"] = self._full(start_after)
         last = start_after
         while True:
-            page = self._page(f"list {prefix}", lambda: self._client().list_objects_v2(**request))
+            page = self._page(f"list {prefix}", lambda: self._client.list_objects_v2(**request))
             for entry in _entries(page, "Contents"):
                 found = self._version(entry, is_latest=True)
                 if found.key > last:
@@ -143,7 +132,7 @@ class S3Store:
             request["KeyMarker"] = self._full(start_after)
         last = start_after
         while True:
-            page = self._page(f"list {prefix}", lambda: self._client().list_object_versions(**request))
+            page = self._page(f"list {prefix}", lambda: self._client.list_object_versions(**request))
             for found in self._versions_in(page):
                 self._require_order(last, found.key, start_after)
                 last = max(last, found.key)
@@ -164,7 +153,7 @@ class S3Store:
 
         def delete() -> None:
             try:
-                self._client().delete_object(**request)
+                self._client.delete_object(**request)
             except LIBRARY_ERRORS as failure:
                 if not is_absent(failure):
                     raise
@@ -174,13 +163,13 @@ class S3Store:
     def versioning(self) -> str:
         """`Enabled`, `Suspended` or `Off`. Raises StoreDenied without the right to ask."""
         bucket = self._location.bucket
-        reply = self._asked("ask for versioning", lambda: self._client().get_bucket_versioning(Bucket=bucket))
+        reply = self._asked("ask for versioning", lambda: self._client.get_bucket_versioning(Bucket=bucket))
         return str(reply.get("Status") or "Off")
 
     def server_time_us(self) -> int | None:
         """The server's clock, in microseconds and to the second, from the Date header; None without one."""
         request = self._listing("") | {"MaxKeys": 1}
-        page = self._page("ask for the time", lambda: self._client().list_objects_v2(**request))
+        page = self._page("ask for the time", lambda: self._client.list_objects_v2(**request))
         meta = page.get("ResponseMetadata")
         headers = meta.get("HTTPHeaders") if isinstance(meta, dict) else None
         try:
@@ -191,9 +180,7 @@ class S3Store:
 
     def close(self) -> None:
         self._closing.set()
-        with self._clients_lock:
-            for client in self._clients.values():
-                client.close()
+        self._client.close()
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -221,32 +208,41 @@ class S3Store:
         finally:
             self._slots.release()
 
-    def _client(self, *, sends_crc: bool | None = None) -> S3Calls:
-        mode = self._sends_crc if sends_crc is None else sends_crc
-        with self._clients_lock:
-            if mode not in self._clients:
-                self._clients[mode] = connected(self._options, self._clock, sends_crc=mode)
-            return self._clients[mode]
+    def _put_settling_checksums(self, name: str, content: bytes | bytearray) -> PutReceipt:
+        """One PUT; the first decides, in mode AUTO, which checksum this store takes."""
+        if not self._sends_crc:
+            return self._put(name, content, _md5_field(content))
+        try:
+            receipt = self._put(name, content, _crc_field(content))
+        except LIBRARY_ERRORS as failure:
+            if self._crc_settled or not may_be_about_checksums(failure):
+                raise
+        else:
+            self._crc_settled = True
+            return receipt
+        receipt = self._put(name, content, _md5_field(content))
+        self._sends_crc, self._crc_settled = False, True
+        return receipt
 
-    def _put(self, name: str, content: bytes | bytearray, crc: str | None) -> PutReceipt:
-        request: dict[str, object] = {"Bucket": self._location.bucket, "Key": name, "Body": content}
-        if crc is not None:
-            request["ChecksumCRC32"] = crc
-        reply = self._client(sends_crc=crc is not None).put_object(
-            **request, IfNoneMatch="*", ContentType="application/octet-stream"
+    def _put(self, name: str, content: bytes | bytearray, checksum: dict[str, str]) -> PutReceipt:
+        reply = self._client.put_object(
+            Bucket=self._location.bucket,
+            Key=name,
+            Body=content,
+            IfNoneMatch="*",
+            ContentType="application/octet-stream",
+            **checksum,
         )
         if not reply.get("ETag"):
             raise StoreUnavailable(
                 f"{self.url} accepted {name} without an ETag, so it may not be an S3 server"
             )
-        if crc is not None:
-            self._crc_settled = True
         version_id = reply.get("VersionId")
         return PutReceipt(version_id=version_id if isinstance(version_id, str) else None)
 
     def _got(self, request: dict[str, object]) -> Reply | None:
         try:
-            return self._client().get_object(**request)
+            return self._client.get_object(**request)
         except LIBRARY_ERRORS as failure:
             if is_absent(failure, by_version="VersionId" in request):
                 return None
@@ -359,6 +355,15 @@ class S3Store:
             raise StoreMisbehaves(
                 f"{self.url} lists {key[:200]!r} after {last[:200]!r}, so its listings cannot be trusted"
             )
+
+
+def _crc_field(content: bytes | bytearray) -> dict[str, str]:
+    return {"ChecksumCRC32": base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode("ascii")}
+
+
+def _md5_field(content: bytes | bytearray) -> dict[str, str]:
+    digest = hashlib.md5(content, usedforsecurity=False).digest()
+    return {"ContentMD5": base64.b64encode(digest).decode("ascii")}
 
 
 def _entries(page: Reply, name: str) -> list[Reply]:

@@ -3,8 +3,8 @@
 Rules:
 - botocore never asks twice by itself: `retry.py` decides that, with our clock and budget.
 - Proxies of the environment are used for other hosts, never for loopback.
-- Over TLS, and on loopback, a body is covered by a CRC-32 header instead of a SHA-256 in the
-  signature, which costs a tenth; see `signs_bodies`.
+- Every body travels with a checksum header (see `s3.py`). So over TLS, and on loopback, the
+  signature leaves the body's SHA-256 out: hashing it would cost more than all the rest of a PUT.
 - botocore's debug output holds session tokens, so its loggers are kept above DEBUG.
 """
 
@@ -100,15 +100,7 @@ class _ChainProvider:
         return _ChainCredentials(self._chain)
 
 
-def signs_bodies(options: S3Options, *, sends_crc: bool) -> bool:
-    """Whether the signature covers the body's SHA-256.
-
-    It may be left out where a CRC-32 travels along and the connection cannot be altered.
-    """
-    return not (sends_crc and (options.is_tls or options.is_loopback))
-
-
-def connected(options: S3Options, clock: Clock, *, sends_crc: bool) -> S3Calls:
+def connected(options: S3Options, clock: Clock) -> S3Calls:
     """A client for these options. Raises ConfigError, StoreDenied or StoreUnavailable."""
     options.check()
     for name in ("botocore", "boto3", "urllib3"):
@@ -132,7 +124,7 @@ def connected(options: S3Options, clock: Clock, *, sends_crc: bool) -> S3Calls:
             region_name=options.region or session.get_config_variable("region") or "us-east-1",
             endpoint_url=options.endpoint,
             verify=True if options.ca_file is None else str(options.ca_file),
-            config=_config(options, sends_crc=sends_crc),
+            config=_config(options),
         )
     except LIBRARY_ERRORS as failure:
         raise explained("open the object store", failure) from failure
@@ -145,7 +137,7 @@ def _loader() -> object:
     return botocore.loaders.create_loader()
 
 
-def _config(options: S3Options, *, sends_crc: bool) -> object:
+def _config(options: S3Options) -> object:
     addressing = options.addressing
     if addressing is Addressing.AUTO:
         addressing = Addressing.VIRTUAL if options.endpoint is None else Addressing.PATH
@@ -162,6 +154,6 @@ def _config(options: S3Options, *, sends_crc: bool) -> object:
         proxies={} if options.is_loopback else None,
         s3={
             "addressing_style": addressing.value,
-            "payload_signing_enabled": signs_bodies(options, sends_crc=sends_crc),
+            "payload_signing_enabled": not (options.is_tls or options.is_loopback),
         },
     )
