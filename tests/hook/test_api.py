@@ -317,9 +317,10 @@ def test_slow_callers_are_cut_and_stall_nobody(tmp_path: Path) -> None:
             ):
                 writer.write(raw)
             assert (await exchange(server.path, PUSH)).status == 200
-            for reader, writer in slow:
-                assert await reader.read() == b""  # cut, without an answer
-                writer.close()
+            async with asyncio.timeout(30):
+                for reader, writer in slow:
+                    assert await reader.read() == b""  # cut, without an answer
+                    writer.close()
             assert len(server.handlers.calls) == 1
 
     asyncio.run(story())
