@@ -34,7 +34,8 @@ class RecoveryLog:
     inclusive: bool | None = None
     """Whether the record that met the target was replayed."""
     redo_done: Lsn | None = None
-    """Start of the last record replayed."""
+    """Start of the last record *read*: the last one replayed, or, when recovery stopped before a
+    record, that record itself. Either way it is the record that met an LSN target."""
     last_commit: str | None = None
     """Time of the last transaction replayed, as the log prints it."""
     new_timeline: int | None = None

@@ -177,11 +177,12 @@ class Unpacker:
             if member.header_offset < free_from or member.data_offset + member.size > stream.size:
                 raise MalformedObject(f"{member.path!r} overlaps its neighbours in the backup's index")
             free_from = member.data_offset + member.size
-            self._check_path(member, is_base=not prefix)
-            name = prefix + member.path
+            path = member.path.removeprefix("./")  # as PostgreSQL writes ./pg_wal/archive_status
+            _check_path(path, member.kind, is_base=not prefix)
+            name = prefix + path
             if name in _LEFT_OUT or member.kind is MemberKind.SYMLINK:
                 continue  # links are made by us
-            place = _Place(member, name, root / (_CONTROL_HELD if name == _CONTROL else member.path))
+            place = _Place(member, name, root / (_CONTROL_HELD if name == _CONTROL else path))
             if member.kind is MemberKind.DIRECTORY:
                 self._folders.append(place)
                 continue
@@ -190,17 +191,6 @@ class Unpacker:
             self._files[name] = place.path
             (files if member.size else self._empty).append(place)
         self._starts[stream.stream.number] = [place.member.data_offset for place in files]
-
-    def _check_path(self, member: TarMember, *, is_base: bool) -> None:
-        steps = member.path.split("/")
-        if any(step in ("", ".", "..") for step in steps) or "\0" in member.path:
-            raise MalformedObject(f"{member.path!r} in the backup leads out of the data directory")
-        if member.kind is MemberKind.SYMLINK and not (is_base and _LINK.fullmatch(member.path)):
-            raise MalformedObject(f"{member.path!r} in the backup is a symbolic link")
-        if is_base and len(steps) > 2 and steps[0] == "pg_tblspc":
-            raise MalformedObject(f"{member.path!r} in the backup lies behind a tablespace's link")
-        if is_base and member.path in (MARKER, _CONTROL_HELD, _MANIFEST, "postmaster.pid"):
-            raise MalformedObject(f"{member.path!r} does not belong into a backup")
 
     # --- finishing -------------------------------------------------------------------------------
 
@@ -308,6 +298,18 @@ def _tablespace_places(index: BackupIndex, target: Path, chosen: Mapping[int, Pa
                 raise UsageError(f"{place} for tablespace {oid} and {other} lie in each other")
         taken.append(place)
     return places
+
+
+def _check_path(path: str, kind: MemberKind, *, is_base: bool) -> None:
+    steps = path.split("/")
+    if any(step in ("", ".", "..") for step in steps) or "\0" in path:
+        raise MalformedObject(f"{path!r} in the backup leads out of the data directory")
+    if kind is MemberKind.SYMLINK and not (is_base and _LINK.fullmatch(path)):
+        raise MalformedObject(f"{path!r} in the backup is a symbolic link")
+    if is_base and len(steps) > 2 and steps[0] == "pg_tblspc":
+        raise MalformedObject(f"{path!r} in the backup lies behind a tablespace's link")
+    if is_base and path in (MARKER, _CONTROL_HELD, _MANIFEST, "postmaster.pid"):
+        raise MalformedObject(f"{path!r} does not belong into a backup")
 
 
 def _check_unused(folder: Path) -> None:
