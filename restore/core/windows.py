@@ -6,7 +6,8 @@ time; horizon of the WAL behind it]. Windows of several backups may overlap.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from restore.core.branches import path_to
 from restore.core.horizon import horizon
@@ -49,15 +50,37 @@ def usable(branch: Branch, backup: BaseBackup) -> bool:
 
 def branch_windows(branch: Branch) -> list[Window]:
     """The windows of one path, oldest base backup first."""
-    return [_window(branch, backup) for backup in reversed(branch.candidates()) if usable(branch, backup)]
+    return list(_newest_first(branch))[::-1]
+
+
+def _newest_first(branch: Branch) -> Iterator[Window]:
+    newer: list[Window] = []
+    for backup in branch.candidates():
+        if usable(branch, backup):
+            window = _clipped(_window(branch, backup), newer)
+            newer.append(window)
+            yield window
 
 
 def _window(branch: Branch, backup: BaseBackup) -> Window:
     walk = branch.walk(backup)
-    earliest = guard(branch, backup)
-    newest = horizon(branch, walk)
-    latest = newest if newest is not None and newest >= earliest else None
-    return Window(backup, earliest, latest, walk.end, walk.finish.kind, end_text(walk.finish, branch.size))
+    cause = end_text(walk.finish, branch.size)
+    return Window(backup, guard(branch, backup), horizon(branch, walk), walk.end, walk.finish.kind, cause)
+
+
+def _clipped(window: Window, newer: list[Window]) -> Window:
+    """Without the moments for which a newer base backup is chosen that cannot prove them.
+
+    That happens only after clock steps: an event before the newer one may be later than all behind it.
+    """
+    latest = window.latest
+    for other in newer:
+        if latest is not None and latest >= other.earliest:
+            until = other.latest if other.latest is not None else CommitTime(other.earliest - 1)
+            latest = min(latest, until)
+    if latest is not None and latest < window.earliest:
+        latest = None
+    return replace(window, latest=latest)
 
 
 def windows(view: View, knowledge: WalKnowledge, timeline: int | None = None) -> list[Window]:
@@ -77,12 +100,10 @@ def latest_restorable(view: View, knowledge: WalKnowledge) -> Window | None:
         return None
     branch = Branch(view, path, knowledge)
     newest_usable: Window | None = None
-    for backup in branch.candidates():
-        if usable(branch, backup):
-            window = _window(branch, backup)
-            if window.latest is not None:
-                return window
-            newest_usable = newest_usable or window
+    for window in _newest_first(branch):
+        if window.latest is not None:
+            return window
+        newest_usable = newest_usable or window
     return newest_usable
 
 
