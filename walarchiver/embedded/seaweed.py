@@ -55,6 +55,11 @@ class SeaweedServer:
         self._ports: dict[str, int] = {}
 
     @property
+    def pid(self) -> int | None:
+        """The server's process (and process group); None when it does not run."""
+        return None if self._process is None else self._process.pid
+
+    @property
     def endpoint(self) -> str:
         """The S3 address, known after `start`."""
         return f"http://{_HOST}:{self._ports['s3']}"
