@@ -89,7 +89,7 @@ def postgres(
         cluster = EmbeddedCluster(
             major,
             pg_folder / f"pg{len(clusters)}",
-            settings={**QUICK, **(settings or {})},
+            settings={**QUICK, "min_wal_size": f"{2 * segment_bytes // MIB}MB", **(settings or {})},
             environment=environment,
             durable=False,
         )
@@ -112,8 +112,8 @@ def postgres(
 
 
 QUICK = {
-    "max_wal_size": "64MB",
-    "min_wal_size": "2MB",
+    "max_wal_size": "128MB",
+    "min_wal_size": "2MB",  # PostgreSQL wants two segments at least
     "shared_buffers": "16MB",
     "autovacuum": "off",
     "wal_level": "replica",

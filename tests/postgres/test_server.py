@@ -229,6 +229,43 @@ def test_progress_ends_near_the_announced_total(postgres: PostgresFactory, major
     assert [step for step, _ in seen] == sorted(step for step, _ in seen)
 
 
+def test_a_role_with_replication_and_pg_monitor_is_enough(postgres: PostgresFactory, major: int) -> None:
+    cluster = postgres()
+    cluster.psql("CREATE ROLE archiver LOGIN REPLICATION IN ROLE pg_monitor")
+    dsn = cluster.dsn().replace("user=postgres", "user=archiver")
+    assert probe_server(dsn) == probe_server(cluster.dsn())
+    assert insert_position(dsn).timeline == 1
+    assert read_outside_configuration(dsn).missing == ()
+    sink = CollectingSink()
+    stream_base_backup(dsn, label="as archiver", checkpoint_fast=True, sink=sink)
+    assert sink.backup_manifest
+
+
+def test_a_role_that_may_see_little_still_gives_a_probe(postgres: PostgresFactory, major: int) -> None:
+    cluster = postgres()
+    cluster.psql("CREATE ROLE plain LOGIN")
+    facts = probe_server(cluster.dsn().replace("user=postgres", "user=plain"))
+    assert facts.data_directory is None
+    assert facts.outside_config == ()
+    assert facts.segment_size == MIB
+
+
+def test_a_backup_from_a_standby_says_so(postgres: PostgresFactory, major: int) -> None:
+    cluster = postgres(start=False)
+    signal_file = cluster.data_dir / "standby.signal"
+    signal_file.touch()
+    as_server_user(cluster, signal_file)
+    cluster.start()
+    _, result = take(cluster)
+    assert result.from_standby
+    assert result.timeline == 1
+    assert "standby.signal" in {member.path for member in result.streams[-1].members}
+
+
+def test_a_cluster_with_the_default_segment_size_says_so(postgres: PostgresFactory) -> None:
+    assert probe_server(postgres(segment_bytes=16 * MIB).dsn()).segment_size == 16 * MIB
+
+
 def test_the_servers_refusal_is_told_in_its_words(postgres: PostgresFactory, major: int) -> None:
     cluster = postgres()
     cluster.psql("CREATE ROLE weak LOGIN")

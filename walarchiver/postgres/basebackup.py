@@ -36,7 +36,7 @@ __all__ = ["BackupResult", "BackupSink", "TablespaceStream", "stream_base_backup
 
 BACKUP_LABEL = "backup_label"
 TABLESPACE_MAP = "tablespace_map"
-_WAIT_S = 1.0
+_WAIT_MS = 1000
 
 
 class BackupSink(Protocol):
@@ -204,7 +204,7 @@ class _Transfer:
 
     def _result(self) -> abc.PGresult | None:
         while self._connection.flush() == 1:
-            select.select([], [self._connection.socket], [], _WAIT_S)
+            self._poll(select.POLLOUT)
         while self._connection.is_busy():
             self._wait()
         return self._connection.get_result()
@@ -232,8 +232,13 @@ class _Transfer:
     # --- bytes -----------------------------------------------------------------------------------
 
     def _wait(self) -> None:
-        if select.select([self._connection.socket], [], [], _WAIT_S)[0]:
+        if self._poll(select.POLLIN):
             self._connection.consume_input()
+
+    def _poll(self, events: int) -> bool:
+        poll = select.poll()  # unlike select() it takes descriptors above 1023
+        poll.register(self._connection.socket, events)
+        return bool(poll.poll(_WAIT_MS))
 
     def _copy(self, take: Callable[[memoryview], None]) -> None:
         """Hand every CopyData message of one COPY OUT to `take`."""

@@ -27,7 +27,7 @@ from pathlib import Path
 from walarchiver.errors import DatabaseUnavailable, UsageError
 
 POLL_S = 0.05
-_KILL_WAIT_S = 10.0
+_KILL_WAIT_MS = 10_000
 _SOCKET_PATH_MAX = 107
 """sun_path of a Unix socket address on Linux, without the final NUL."""
 
@@ -207,6 +207,10 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             return self.kill()
 
+    def detach(self) -> None:
+        """Let the server outlive this process, which otherwise takes it down at its own end."""
+        _running.discard(self)
+
     def kill(self) -> int | None:
         """SIGKILL the postmaster and every process below it, as a power cut would."""
         child = self._child
@@ -338,7 +342,9 @@ def _kill_and_wait(pids: list[int]) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(handle, signal.SIGKILL)
     for handle in handles:
-        select.select([handle], [], [], _KILL_WAIT_S)
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        poll.poll(_KILL_WAIT_MS)
         os.close(handle)
 
 
