@@ -187,6 +187,10 @@ class Instance:
     def kill(self) -> None:
         self._server.kill()
 
+    def detach(self) -> None:
+        """Let the server run on after this process has ended."""
+        self._server.detach()
+
     def log_text(self) -> str:
         """The log of the last start."""
         return self._server.log_text()[self._log_from :]

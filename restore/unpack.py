@@ -96,7 +96,7 @@ class Unpacker:
         Raises TargetDirectoryInUse, with nothing written, when a directory is not empty.
         """
         for folder in (self._target, *self._links.values()):
-            _check_unused(folder)
+            check_unused(folder)
         for folder in (self._target, *self._links.values()):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if os.geteuid() == 0:
@@ -312,7 +312,8 @@ def _check_path(path: str, kind: MemberKind, *, is_base: bool) -> None:
         raise MalformedObject(f"{path!r} does not belong into a backup")
 
 
-def _check_unused(folder: Path) -> None:
+def check_unused(folder: Path) -> None:
+    """Raises TargetDirectoryInUse unless `folder` is empty or not there; writes nothing."""
     try:
         state = folder.lstat()
     except FileNotFoundError:

@@ -56,11 +56,11 @@ _Route = Callable[[web.BaseRequest, Connection], Awaitable[web.Response]]
 class Handlers(Protocol):
     """What the root puts behind the socket. Only walarchiver.errors should escape."""
 
-    async def push(self, cluster: str | None, path: str, peer: Peer) -> None:
+    async def push(self, cluster: str | None, path: str, peer: Peer, /) -> None:
         """Return when the WAL file at `path` (absolute) is durable and in the ledger."""
         ...
 
-    async def fetch(self, cluster: str | None, plan: str | None, name: str, path: str, peer: Peer) -> None:
+    async def fetch(self, cluster: str | None, plan: str | None, name: str, path: str, peer: Peer, /) -> None:
         """Return when the file is at `path`. Raises ProvenAbsent only for the proven end."""
         ...
 
@@ -68,8 +68,8 @@ class Handlers(Protocol):
         """What `walarchiver status --output json` shows."""
         ...
 
-    async def plan(self, cluster: str | None, at: str) -> Mapping[str, object]:
-        """What `walarchiver plan --output json` shows."""
+    async def horizon(self, cluster: str | None, /) -> Mapping[str, object]:
+        """Record now how far the archive is proven, because somebody is about to plan."""
         ...
 
     def not_ready(self) -> str | None:
@@ -113,7 +113,7 @@ class Api:
         self._routes: dict[tuple[str, str], _Route] = {
             ("POST", "/v1/push"): self._push,
             ("POST", "/v1/fetch"): self._fetch,
-            ("POST", "/v1/plan"): self._plan,
+            ("POST", "/v1/horizon"): self._horizon,
             ("GET", "/v1/status"): self._status,
             ("GET", "/livez"): self._livez,
             ("GET", "/readyz"): self._readyz,
@@ -186,9 +186,9 @@ class Api:
         await self._timed("fetch", cluster, self._limits.fetch_s, _unless_lost(work, connection.lost))
         return self._done()
 
-    async def _plan(self, request: web.BaseRequest, connection: Connection) -> web.Response:
-        body = await self._body(request, connection, required=("at",), optional=("cluster",))
-        return await self._asked(self._handlers.plan(body["cluster"], body["at"] or ""))
+    async def _horizon(self, request: web.BaseRequest, connection: Connection) -> web.Response:
+        body = await self._body(request, connection, required=(), optional=("cluster",))
+        return await self._asked(self._handlers.horizon(body["cluster"]))
 
     async def _status(self, _request: web.BaseRequest, _connection: Connection) -> web.Response:
         return await self._asked(self._handlers.status())

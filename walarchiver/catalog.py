@@ -280,6 +280,18 @@ class Catalog:
                 return record
         return None
 
+    def epochs_since_backup(self, backup: str) -> tuple[str, ...]:
+        """Epochs in use since the first part of a backup: the one before it, and all begun later."""
+        (first,) = self._rows("SELECT min(seq) FROM record WHERE kind='part' AND name=?", backup)[0]
+        if first is None:
+            return ()
+        rows = self._rows(
+            "SELECT name FROM record WHERE kind='epoch' AND seq >= coalesce("
+            "(SELECT max(seq) FROM record WHERE kind='epoch' AND seq <= ?), 0) ORDER BY seq, idx",
+            first,
+        )
+        return tuple(str(name) for (name,) in rows)
+
     def keyrings(self) -> list[KeyringRecord]:
         return [record for record in self._records("keyring") if isinstance(record, KeyringRecord)]
 

@@ -102,11 +102,11 @@ class Service:
             found[name] = await loop.run_in_executor(self._io, status_document, archives[0], self._host.clock)
         return {"schema_version": 1, "clusters": found}
 
-    async def plan(self, cluster: str | None, at: str) -> Mapping[str, object]:
-        """Record the newest horizon sample, so that a plan made now reaches as far as it can."""
+    async def horizon(self, cluster: str | None, /) -> Mapping[str, object]:
+        """Record the newest horizon sample now, so that a plan reaches as far as can be proven."""
         service = self._cluster(cluster)
         await service.prove_idle(at_once=True)
-        return {"schema_version": 1, "cluster": service.name, "at": at, "horizon_recorded": True}
+        return {"schema_version": 1, "cluster": service.name}
 
     def not_ready(self) -> str | None:
         waiting = [name for name, service in self.clusters.items() if not service.ready]

@@ -67,8 +67,8 @@ def plan_to_json(plan: Plan) -> dict[str, Json]:
             "lsn": format_lsn(plan.stop.lsn),
             "inclusive": plan.stop.inclusive,
             "timeline": plan.stop.timeline,
-            "last_commit": _event_to_json(plan.stop.last_commit),
-            "stop_event": _event_to_json(plan.stop.stop_event),
+            "last_commit": event_to_json(plan.stop.last_commit),
+            "stop_event": event_to_json(plan.stop.stop_event),
         },
         "keys": list(plan.keys),
         "settings": [[name, value] for name, value in plan.settings],
@@ -134,7 +134,8 @@ def _check(plan: Plan, last: Segment) -> None:
 # --- members -------------------------------------------------------------------------------------
 
 
-def _event_to_json(event: Event | None) -> Json:
+def event_to_json(event: Event | None) -> Json:
+    """An event as JSON; null for None."""
     if event is None:
         return None
     return {

@@ -124,7 +124,11 @@ class Stage:
         return [sys.executable, "-m", "walarchiver.cli.main", "--config", str(config or self.config), *words]
 
     def run(
-        self, *words: str, config: Path | None = None, check: bool = True, timeout_s: float = COMMAND_TIMEOUT_S
+        self,
+        *words: str,
+        config: Path | None = None,
+        check: bool = True,
+        timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> subprocess.CompletedProcess[str]:
         """Run one walarchiver command to its end. Raises RestoreFailed when it fails and `check`."""
         done = subprocess.run(
@@ -136,7 +140,9 @@ class Stage:
             env=environment(),
         )
         if check and done.returncode != 0:
-            raise RestoreFailed(f"`walarchiver {' '.join(words)}` exited {done.returncode}: {done.stderr.strip()}")
+            raise RestoreFailed(
+                f"`walarchiver {' '.join(words)}` exited {done.returncode}: {done.stderr.strip()}"
+            )
         return done
 
     def serve(self, *words: str, program: Sequence[str] = ()) -> None:
@@ -226,5 +232,3 @@ def ask(socket_path: Path, path: str) -> bool:
             return connection.getresponse().status == 200
         except (OSError, http.client.HTTPException):
             return False
-
-

@@ -1,0 +1,117 @@
+"""The answer of `plan --output json`: every decision, reachable or not, as one JSON document.
+
+Rules: `schema_version` rises when a member changes its meaning; members are only ever added. LSNs
+as PostgreSQL prints them, instants RFC 3339 UTC, segments by file name, null for "does not apply".
+"""
+
+from __future__ import annotations
+
+from restore.core.model import Decision, View
+from restore.core.planfile import Json, event_to_json
+from restore.core.recoveryconf import Settings
+from restore.core.when import Understood, describe_target
+from walarchiver.core.lsn import format_lsn
+from walarchiver.core.moment import CommitTime, format_rfc3339
+
+DOCUMENT_SCHEMA_VERSION = 1
+
+
+def plan_document(
+    decision: Decision,
+    view: View,
+    *,
+    requested: Understood,
+    settings: Settings = (),
+    keys: tuple[str, ...] = (),
+    plan_id: str | None = None,
+) -> dict[str, Json]:
+    """The document of a decision. `settings`, `keys` and `plan_id` are those of its plan, if any."""
+    size = view.segment_size
+    return {
+        "schema_version": DOCUMENT_SCHEMA_VERSION,
+        "cluster": view.cluster,
+        "system": str(view.system),
+        "plan": plan_id,
+        "verdict": decision.verdict.value,
+        "reason": decision.reason,
+        "explained": list(decision.explained),
+        "requested": {
+            "target": describe_target(requested.target),
+            "utc": requested.utc,
+            "local": requested.local,
+        },
+        "stop": _stop(decision),
+        "timeline": {
+            "target": decision.path.timeline,
+            "forks": [
+                {"parent": fork.parent, "switch": format_lsn(fork.switch)} for fork in decision.path.forks
+            ],
+        },
+        "base_backup": _base_backup(decision),
+        "wal": None
+        if decision.wal is None
+        else {
+            "first": decision.wal.first.name(size),
+            "last": decision.wal.last.name(size),
+            "count": decision.wal.count,
+            "bytes": decision.wal.bytes,
+        },
+        "settings": dict(settings),
+        "horizon": _time(decision.horizon),
+        "nearest": {"before": _time(decision.nearest.before), "after": _time(decision.nearest.after)},
+        "missing": [segment.name(size) for segment in decision.missing],
+        "candidates": [
+            {"name": point.name, "lsn": format_lsn(point.end), "time": _time(point.time)}
+            for point in decision.candidates
+        ],
+        "disputed": None
+        if decision.disputed is None
+        else {
+            "first": format_lsn(decision.disputed.first),
+            "last": format_lsn(decision.disputed.last),
+            "events": decision.disputed.events,
+            "backward_us": decision.disputed.backward_us,
+        },
+        "prepared": [event_to_json(event) for event in decision.prepared_open],
+        "undone": {
+            "commits": None if decision.stop is None else decision.undone_commits,
+            "object_versions": None,
+        },
+        "bucket": None,
+        "keys": list(keys),
+    }
+
+
+def _stop(decision: Decision) -> Json:
+    stop = decision.stop
+    if stop is None:
+        return None
+    commit = stop.last_commit
+    return {
+        "lsn": format_lsn(stop.lsn),
+        "inclusive": stop.inclusive,
+        "timeline": stop.timeline,
+        "xid": None if commit is None else commit.xid,
+        "commit_time": None if commit is None else _time(commit.time),
+        "commit_lsn": None if commit is None else format_lsn(commit.lsn),
+        "event": event_to_json(stop.stop_event),
+    }
+
+
+def _base_backup(decision: Decision) -> Json:
+    backup = decision.backup
+    if backup is None:
+        return None
+    return {
+        "id": backup.id,
+        "timeline": backup.timeline,
+        "start_lsn": format_lsn(backup.start_lsn),
+        "stop_lsn": format_lsn(backup.stop_lsn),
+        "stop_time": _time(backup.stop_time),
+        "bytes": backup.raw,
+        "stored_bytes": backup.stored,
+    }
+
+
+def _time(time: CommitTime | None) -> str | None:
+    return None if time is None else format_rfc3339(time)

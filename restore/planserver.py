@@ -1,0 +1,112 @@
+"""Serves restore_command of one restored instance, obeying its plan; nothing else.
+
+The same edge as the daemon's (walarchiver/api.py), on a socket in the instance's workplace. Only
+the owner of the data directory, root and the server's own user may ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from restore.core.plan import Plan
+from restore.fetcher import Fetcher
+from restore.workplace import Workplace, find_plan
+from walarchiver.api import Api, ApiLimits, serve_api
+from walarchiver.assembly import Archive, Host, open_archive
+from walarchiver.errors import FetchInDoubt, NotAWalFile, Refused, WrongCluster
+from walarchiver.listening import Peer, PeerRule
+from walarchiver.log import get_log
+from walarchiver.metrics import Metrics
+
+log = get_log("plan")
+
+FETCH_THREADS = 2
+"""PostgreSQL asks for one file at a time; the second is for a request whose caller vanished."""
+
+
+class PlanHandlers:
+    """api.Handlers for one plan."""
+
+    def __init__(self, plan: Plan, place: Workplace, archive: Archive) -> None:
+        """Raises WrongCluster when the plan was made for another repository or cluster."""
+        if (str(plan.system), plan.repository) != (archive.system, archive.repository.repo):
+            raise WrongCluster(
+                f"plan {plan.id} is for system {plan.system} in repository {plan.repository}, "
+                f"not for {archive.system} in {archive.repository.repo}"
+            )
+        self.plan_value = plan
+        self._place = place
+        self._pool = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
+        self._fetcher = Fetcher(
+            repository=archive.repository,
+            ledger=archive.ledger,
+            segment_size=archive.segment_size,
+            plan=plan,
+            spool=place.spool,
+        )
+        self.fetched = 0
+
+    async def push(self, _cluster: str | None, _path: str, _peer: Peer, /) -> None:
+        raise Refused(
+            "this server serves a restored instance and archives nothing",
+            hint="Accept the restored cluster first, then point archive_command at the daemon.",
+        )
+
+    async def fetch(
+        self, _cluster: str | None, plan: str | None, name: str, path: str, _peer: Peer, /
+    ) -> None:
+        """Place one file of the plan."""
+        if plan != self.plan_value.id:
+            raise FetchInDoubt(f"asked for plan {plan}, this server obeys plan {self.plan_value.id}")
+        destination = Path(path)
+        folder = self._place.target / "pg_wal"
+        if destination.parent.resolve() != folder.resolve():
+            raise NotAWalFile(f"{path} does not lie in {folder}")
+        loop = asyncio.get_running_loop()
+        size = await loop.run_in_executor(self._pool, self._fetcher.fetch, name, destination)
+        self.fetched += 1
+        log.info("fetched", plan=self.plan_value.id, file=name, bytes=size)
+
+    async def status(self) -> Mapping[str, object]:
+        return {"schema_version": 1, "plan": self.plan_value.id, "fetched": self.fetched}
+
+    async def horizon(self, _cluster: str | None, /) -> Mapping[str, object]:
+        return await self.status()
+
+    def not_ready(self) -> str | None:
+        return None
+
+
+@asynccontextmanager
+async def plan_served(
+    host: Host, plan: Plan, place: Workplace, archive: Archive
+) -> AsyncIterator[PlanHandlers]:
+    """Serve the plan from entry to exit."""
+    handlers = PlanHandlers(plan, place, archive)
+    api = Api(
+        handlers,
+        metrics=Metrics("plan"),
+        clock=host.clock,
+        limits=ApiLimits(fetch_s=host.settings.server.fetch_deadline.total_seconds()),
+        peers=PeerRule.of(host.settings.server.users, [place.target]),
+    )
+    async with serve_api(api, socket_path=place.socket, listen=None, drain_s=2.0):
+        yield handlers
+
+
+async def serve_plan(host: Host, reference: str) -> None:
+    """`walarchiver serve --plan`: serve until SIGTERM or SIGINT."""
+    plan, place = find_plan(reference, host.settings.server.state)
+    archive = await asyncio.to_thread(open_archive, host, plan.cluster, system=str(plan.system))
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with plan_served(host, plan, place, archive):
+        log.info("serving plan", plan=plan.id, socket=place.socket)
+        await stop.wait()

@@ -1,0 +1,57 @@
+"""`walarchiver plan --at WHEN`: what a moment can be restored from; changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from restore.core.model import Verdict
+from restore.core.plandocument import plan_document
+from restore.core.plantext import plan_text
+from walarchiver.assembly import Host
+from walarchiver.cli.asking import Answer, add_question, answer, hook_path, plan_of
+from walarchiver.cli.context import Context
+from walarchiver.errors import NotReachable, TargetInGap
+
+if TYPE_CHECKING:
+    from walarchiver.cli.main import Subparsers
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add `plan`."""
+    parser = subparsers.add_parser("plan", help="what a moment can be restored from; changes nothing")
+    add_question(parser)
+    parser.add_argument("--hook", metavar="PATH", help="the hook's launcher to show in the settings")
+
+
+def run(context: Context, args: argparse.Namespace) -> int:
+    host = Host.here(context.settings())
+    return show(context, host, answer(context, host, args), args.hook)
+
+
+def show(context: Context, host: Host, found: Answer, hook: str | None) -> int:
+    """Print the answer; the exit status: 0, or 13 or 14 for a refusal."""
+    refusal = refusal_of(found)
+    if refusal is not None:
+        context.result(
+            plan_text(found.decision, found.view, requested=found.understood),
+            plan_document(found.decision, found.view, requested=found.understood),
+        )
+        return refusal.exit_status
+    plan = plan_of(host, found, None, hook_path(hook))
+    context.result(
+        plan_text(found.decision, found.view, requested=found.understood, settings=plan.settings),
+        plan_document(
+            found.decision, found.view, requested=found.understood, settings=plan.settings, keys=plan.keys
+        ),
+    )
+    return 0
+
+
+def refusal_of(found: Answer) -> NotReachable | None:
+    """The error that a refusing answer stands for; None when the target is reachable."""
+    decision = found.decision
+    if decision.stop is not None:
+        return None
+    kind = TargetInGap if decision.verdict is Verdict.GAP else NotReachable
+    return kind(decision.reason)

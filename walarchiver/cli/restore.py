@@ -1,0 +1,240 @@
+"""`walarchiver restore --at WHEN --into DIR`: a new cluster, stopped at exactly that moment."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from restore.core.plan import Plan
+from restore.core.plandocument import plan_document
+from restore.core.plantext import plan_text
+from restore.instance import Instance, find_programs
+from restore.planserver import plan_served
+from restore.restoring import Progress, judge, place_files
+from restore.unpack import check_unused
+from restore.workplace import Workplace, note_plan
+from walarchiver.assembly import Host
+from walarchiver.cli.asking import Answer, add_question, answer, hook_path, plan_of
+from walarchiver.cli.context import Context, Output
+from walarchiver.cli.plan import refusal_of
+from walarchiver.core.lsn import format_lsn
+from walarchiver.embedded.binaries import find_postgres_bin
+from walarchiver.errors import UsageError
+from walarchiver.postgres.probe import RecoveryState
+from walarchiver.postgres.process import RunAs, find_system_bin
+
+if TYPE_CHECKING:
+    from walarchiver.cli.main import Subparsers
+
+PROGRESS_INTERVAL_S = 2.0
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add `restore`."""
+    parser = subparsers.add_parser("restore", help="restore a cluster to a moment, into a new directory")
+    add_question(parser)
+    parser.add_argument("--into", required=True, type=Path, metavar="DIR", help="new or empty data directory")
+    parser.add_argument("--start", action="store_true", help="start PostgreSQL and watch it reach the moment")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument(
+        "--tablespace",
+        action="append",
+        default=[],
+        metavar="OID=DIR",
+        help="where a tablespace goes (default: DIR.tablespaces/OID)",
+    )
+    parser.add_argument(
+        "--owner", metavar="USER", help="as root: who owns the new cluster (default: postgres)"
+    )
+    parser.add_argument(
+        "--bin-dir", type=Path, metavar="DIR", help="PostgreSQL's programs, of the right major"
+    )
+    parser.add_argument("--hook", metavar="PATH", help="the hook's launcher (default: beside this program)")
+    parser.add_argument(
+        "--timeout", type=int, default=86400, metavar="SECONDS", help="with --start: give up watching after"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One restore, everything known."""
+
+    context: Context
+    host: Host
+    found: Answer
+    plan: Plan
+    place: Workplace
+    owner: RunAs | None
+    args: argparse.Namespace
+    began_s: float
+
+
+def run(context: Context, args: argparse.Namespace) -> int:
+    host = Host.here(context.settings())
+    began_s = host.clock.monotonic_s()
+    place = Workplace.beside(args.into)
+    check_unused(place.target)
+    owner = _owner(args.owner)
+    tablespaces = _tablespaces(args.tablespace)
+    hook = hook_path(args.hook)
+    found = answer(context, host, args)
+    refusal = refusal_of(found)
+    if refusal is not None:
+        context.result(
+            plan_text(found.decision, found.view, requested=found.understood),
+            plan_document(found.decision, found.view, requested=found.understood),
+        )
+        raise refusal
+    plan = plan_of(host, found, place, hook)
+    if args.start:
+        find_programs(plan.major, bin_dir=args.bin_dir, search=(find_system_bin, find_postgres_bin))
+    if args.dry_run:
+        _show_plan(context, found, plan)
+        return 0
+    context.progress(f"restore: {found.decision.reason}")
+    job = _Job(context, host, found, plan, place, owner, args, began_s)
+    place_files(
+        found.archive,
+        plan,
+        place,
+        owner=owner,
+        tablespaces=tablespaces,
+        workers=host.settings.server.workers,
+        comments=(f"walarchiver restore --at {found.requested}: plan {plan.id}", found.decision.reason),
+        progress=_progress(context, host),
+    )
+    note_plan(plan, place, host.settings.server.state)
+    placed_s = host.clock.monotonic_s() - began_s
+    context.progress(f"restore: files are in place and verified after {placed_s:.1f} s")
+    if args.start:
+        return asyncio.run(_run_to_target(job, placed_s))
+    return _tell_how_to_start(job, placed_s)
+
+
+def _show_plan(context: Context, found: Answer, plan: Plan) -> None:
+    context.result(
+        plan_text(found.decision, found.view, requested=found.understood, settings=plan.settings),
+        plan_document(
+            found.decision,
+            found.view,
+            requested=found.understood,
+            settings=plan.settings,
+            keys=plan.keys,
+            plan_id=plan.id,
+        ),
+    )
+
+
+def _owner(name: str | None) -> RunAs | None:
+    """Who the files belong to; only root can choose. Raises UsageError."""
+    if os.geteuid() != 0:
+        if name is not None:
+            raise UsageError("only root can give files to another user", hint="Leave --owner out.")
+        return None
+    return RunAs.named(name or "postgres")
+
+
+def _tablespaces(given: list[str]) -> dict[int, Path]:
+    found = {}
+    for word in given:
+        oid, equals, folder = word.partition("=")
+        if not equals or not oid.isdecimal() or not Path(folder).is_absolute():
+            raise UsageError(f"--tablespace {word!r} is not OID=/ABSOLUTE/DIR")
+        found[int(oid)] = Path(folder)
+    return found
+
+
+def _progress(context: Context, host: Host) -> Callable[[Progress], None]:
+    last_s = host.clock.monotonic_s()
+
+    def report(progress: Progress) -> None:
+        nonlocal last_s
+        now_s = host.clock.monotonic_s()
+        if now_s - last_s >= PROGRESS_INTERVAL_S:
+            last_s = now_s
+            context.progress(
+                f"restore: {progress.done / 1e6:,.0f} of {progress.total / 1e6:,.0f} MB unpacked"
+            )
+
+    return report
+
+
+async def _run_to_target(job: _Job, placed_s: float) -> int:
+    """Serve the plan, start PostgreSQL, watch, judge; leave it running when it is what was asked."""
+    bin_dir = find_programs(
+        job.plan.major, bin_dir=job.args.bin_dir, search=(find_system_bin, find_postgres_bin)
+    )
+    instance = Instance(bin_dir, job.place.target, job.place.instance)
+
+    def replaying(state: RecoveryState) -> None:
+        if state.replay_lsn is not None:
+            job.context.progress(f"restore: replayed to {format_lsn(state.replay_lsn)}")
+
+    async with plan_served(job.host, job.plan, job.place, job.found.archive) as handlers:
+        await asyncio.to_thread(instance.start)
+        try:
+            reached = await asyncio.to_thread(
+                instance.watch, job.host.clock, timeout_s=job.args.timeout, progress=replaying
+            )
+            judge(job.plan, reached, instance)
+        except BaseException:
+            await asyncio.to_thread(instance.stop)
+            raise
+        fetched = handlers.fetched
+    instance.detach()
+    total_s = job.host.clock.monotonic_s() - job.began_s
+    stop = job.plan.stop
+    timeline = reached.history.timeline if reached.history else stop.timeline
+    commit = stop.last_commit
+    text = [
+        f"restored: PostgreSQL {job.plan.major} runs in {job.place.target}, recovered to exactly "
+        f"{'after' if stop.inclusive else 'before'} {format_lsn(stop.lsn)} and promoted to timeline {timeline}",
+        f"asked: {job.found.understood.text}",
+        f"took {total_s:.1f} s ({placed_s:.1f} s for the files, {fetched} WAL files fetched)",
+        f'look: psql "{instance.dsn()}"',
+        f"stop: {bin_dir}/pg_ctl -D {job.place.target} stop",
+        "archiving is off on this copy; accept it by removing the last `archive_mode = off` from "
+        "postgresql.auto.conf and taking a base backup",
+    ]
+    job.context.result(
+        "\n".join(text),
+        {
+            "plan": job.plan.id,
+            "data_directory": str(job.place.target),
+            "dsn": instance.dsn(),
+            "pid": instance.pid,
+            "timeline": timeline,
+            "stop_lsn": format_lsn(stop.lsn),
+            "last_commit_xid": None if commit is None else commit.xid,
+            "seconds": {"files": round(placed_s, 3), "total": round(total_s, 3)},
+            "wal_files_fetched": fetched,
+        },
+    )
+    return 0
+
+
+def _tell_how_to_start(job: _Job, placed_s: float) -> int:
+    """Without --start: the commands that go on from here."""
+    config = f"walarchiver --config {job.context.config}"
+    serve = f"{config} serve --plan {job.place.plan_path}"
+    start = f"pg_ctl -D {job.place.target} -w -t 86400 start"
+    if job.context.output is Output.TEXT:
+        job.context.progress("restore: PostgreSQL replays the WAL once it is started")
+    job.context.result(
+        f"the files of {job.plan.backup} are in {job.place.target}, verified, with the settings for "
+        f"{job.found.understood.text}\n"
+        f"next, in this order:\n  {serve} &\n  {start}\n"
+        "PostgreSQL promotes itself when it has reached the moment; then the server can be ended.",
+        {
+            "plan": job.plan.id,
+            "data_directory": str(job.place.target),
+            "commands": [serve, start],
+            "seconds": {"files": round(placed_s, 3)},
+        },
+    )
+    return 0

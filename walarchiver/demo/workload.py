@@ -1,0 +1,110 @@
+"""A small bank under load, that remembers what it did: the oracle of the proof.
+
+Rules:
+- Several connections transfer money between accounts and note each transfer; some transactions
+  roll back. Every committed transaction's id and rows are remembered here, outside the database.
+- Which of them a moment includes is not judged by our own reading of the WAL: the server itself
+  keeps each transaction's commit time (track_commit_timestamp), and is asked before the disaster.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from dataclasses import dataclass, field
+
+from walarchiver.core.moment import CommitTime
+from walarchiver.postgres.demo_sql import Bank, Transfer
+
+ACCOUNTS = 200
+OPENING_BALANCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One committed transaction and what it wrote."""
+
+    xid: int
+    transfers: tuple[Transfer, ...]
+
+
+@dataclass(slots=True)
+class Journal:
+    """What the workload recorded. Thread-safe by its lock."""
+
+    committed: list[Committed] = field(default_factory=list)
+    rolled_back: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The rows of both tables."""
+
+    balances: dict[int, int]
+    transfers: dict[int, Transfer]
+
+
+def expected_state(journal: Journal, commit_times: dict[int, CommitTime], at: CommitTime) -> State:
+    """What the tables must hold at a moment, from the journal and the server's commit times."""
+    balances = dict.fromkeys(range(1, ACCOUNTS + 1), OPENING_BALANCE)
+    transfers: dict[int, Transfer] = {}
+    for transaction in journal.committed:
+        if commit_times[transaction.xid] > at:
+            continue
+        for transfer in transaction.transfers:
+            balances[transfer.debit] -= transfer.amount
+            balances[transfer.credit] += transfer.amount
+            transfers[transfer.id] = transfer
+    return State(balances, transfers)
+
+
+class Workload:
+    """Clients at work until `stop`."""
+
+    def __init__(self, dsn: str, *, seed: int, clients: int = 3) -> None:
+        self._dsn = dsn
+        self._seed = seed
+        self._clients = clients
+        self._halt = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._failures: list[BaseException] = []
+        self.journal = Journal()
+
+    def start(self) -> None:
+        for number in range(self._clients):
+            thread = threading.Thread(target=self._client, args=(number,), name=f"client {number}")
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> Journal:
+        """End all clients; raises what one of them met."""
+        self._halt.set()
+        for thread in self._threads:
+            thread.join()
+        if self._failures:
+            raise self._failures[0]
+        return self.journal
+
+    def _client(self, number: int) -> None:
+        chance = random.Random(self._seed * 1009 + number)  # noqa: S311 - a workload, not a secret
+        try:
+            with Bank(self._dsn) as bank:
+                while not self._halt.wait(chance.uniform(0.0, 0.004)):
+                    self._work(bank, chance, number)
+        except BaseException as error:  # noqa: BLE001 - reported by stop()
+            self._failures.append(error)
+
+    def _work(self, bank: Bank, chance: random.Random, number: int) -> None:
+        pairs = []
+        for _ in range(chance.randint(1, 3)):
+            debit, credit = sorted(chance.sample(range(1, ACCOUNTS + 1), 2))
+            pairs.append((debit, credit, chance.randint(1, 99)))
+        pairs.sort()  # one locking order for all clients: no deadlocks
+        commit = chance.random() > 0.1
+        done = bank.transfer(pairs, note=f"client {number} {chance.getrandbits(64):016x}", commit=commit)
+        with self.journal.lock:
+            if done is None:
+                self.journal.rolled_back += 1
+            else:
+                self.journal.committed.append(Committed(*done))
