@@ -36,6 +36,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "walarchiver.assembly",
         "walarchiver.clusterservice",
         "walarchiver.status",
+        "restore.planserver",
+        "restore.restoring",
         "walarchiver.cli",
         "walarchiver.demo",
         "walarchiver.embedded",
