@@ -7,7 +7,7 @@ from restore.core.branches import shortest
 from restore.core.choice import Choice
 from restore.core.model import Decision, Limits, Stop, WalKnowledge, WalNeed
 from restore.core.walk import Branch
-from restore.core.wording import branch_text, coverage_text, moment, stop_text
+from restore.core.wording import branch_text, counted, coverage_text, moment, stop_text
 from walarchiver.core.lsn import format_lsn
 
 
@@ -35,10 +35,10 @@ def build_decision(branch: Branch, choice: Choice, knowledge: WalKnowledge) -> D
     ]
     if prepared:
         explained.append(
-            f"{len(prepared)} prepared transaction(s) stay prepared: "
+            "still prepared at the stop, and after it: "
             + ", ".join(repr(event.gid) if event.gid else str(event.xid) for event in prepared)
         )
-    explained.append(f"{undone} commit(s) that are archived behind the stop will not be there")
+    explained.append(f"{counted(undone, 'archived commit')} behind the stop will not be there")
     return Decision(
         verdict=choice.verdict,
         reason=choice.reason,
@@ -85,7 +85,7 @@ def _notes(choice: Choice, limits: Limits) -> list[str]:
     if choice.disputed is not None:
         disputed = choice.disputed
         notes.append(
-            f"clocks: {disputed.events} event(s) from {format_lsn(disputed.first)} to "
+            f"clocks: {counted(disputed.events, 'event')} from {format_lsn(disputed.first)} to "
             f"{format_lsn(disputed.last)} are not in the order of their times (largest step back "
             f"{disputed.backward_us} microseconds); "
             + ("they are included" if choice.inclusive else "those up to the asked moment are left out too")

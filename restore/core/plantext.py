@@ -12,7 +12,7 @@ import textwrap
 from restore.core.model import Decision, Verdict, View
 from restore.core.recoveryconf import Settings, quote_setting
 from restore.core.when import Understood
-from restore.core.wording import branch_text, moment
+from restore.core.wording import branch_text, counted, moment
 from walarchiver.core.lsn import format_lsn
 
 _WIDTH = 100
@@ -69,13 +69,14 @@ def _reachable(decision: Decision, view: View, plan_id: str | None) -> list[str]
     else:
         commit = stop.last_commit
         lines += _wrapped("last commit", f"transaction {commit.xid} of {moment(commit.time)}")
-    lines += _wrapped("undone", f"{decision.undone_commits} archived commits behind the stop")
+    lines += _wrapped("undone", f"{counted(decision.undone_commits, 'archived commit')} behind the stop")
     lines += _wrapped(
         "base backup", f"{backup.id}, {format_lsn(backup.start_lsn)} to {format_lsn(backup.stop_lsn)}"
     )
     size = view.segment_size
     lines += _wrapped(
-        "WAL", f"{wal.first.name(size)} to {wal.last.name(size)}, {wal.count} files, {wal.bytes:,} bytes"
+        "WAL",
+        f"{wal.first.name(size)} to {wal.last.name(size)}, {counted(wal.count, 'file')}, {wal.bytes:,} bytes",
     )
     lines += _wrapped("path", branch_text(decision.path))
     if decision.prepared_open:

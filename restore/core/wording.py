@@ -60,3 +60,8 @@ def stop_text(stop: Stop) -> str:
         return f"{where}; the last commit kept is older than the base backup's WAL"
     commit = stop.last_commit
     return f"{where}; the last commit kept is transaction {commit.xid} of {moment(commit.time)}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 commit`, `2 commits`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
