@@ -37,7 +37,9 @@ class RecoveryLog:
     """Start of the last record *read*: the last one replayed, or, when recovery stopped before a
     record, that record itself. Either way it is the record that met an LSN target."""
     last_commit: str | None = None
-    """Time of the last transaction replayed, as the log prints it."""
+    """Time of the last transaction replayed, as the log prints it. After an inclusive LSN stop at
+    a commit that is the transaction *before* it (recoveryStopsAfter returns before it notes the
+    time), so a time older than the stop record's own proves nothing there."""
     new_timeline: int | None = None
     fatal: str | None = None
     """Why the server ended by itself."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from datetime import datetime
 from pathlib import Path
 
 import psycopg
@@ -10,11 +12,12 @@ import pytest
 
 from restore.instance import Instance, Outcome, find_programs, find_server_programs
 from restore.recoverylog import parse_history_end, parse_log
-from tests.postgres.taken import DIGEST, Taken, recover_from, unpack
+from tests.postgres.taken import DIGEST, Taken, owner, recover_from, unpack
 from walarchiver.clock import SystemClock
-from walarchiver.core.lsn import Lsn, format_lsn
+from walarchiver.core.lsn import Lsn, format_lsn, parse_lsn
 from walarchiver.errors import BinariesMissing, DeadlineExceeded, RestoreFailed
 from walarchiver.postgres.probe import RecoveryState, resume_recovery
+from walarchiver.postgres.process import run_program
 
 CLOCK = SystemClock()
 QUICK = {"fsync": "off", "shared_buffers": "16MB"}
@@ -69,6 +72,36 @@ def test_rows_are_those_of_the_moment_before_the_delete(taken: Taken, pg_folder:
             ]
         assert shown == [("",), ("off",), ("0",)]
     assert instance.pid is None
+
+
+def last_commit(taken: Taken) -> tuple[Lsn, datetime]:
+    """Start and time of the last COMMIT record in the archive, by pg_waldump."""
+    first, *_, last = sorted(path.name for path in taken.archive.iterdir() if len(path.name) == 24)
+    arguments = ("-r", "Transaction", "-p", str(taken.archive), first, last)
+    done = run_program(
+        taken.bin_dir, "pg_waldump", *arguments, run_as=owner(), cwd=taken.archive, timeout_s=60
+    )
+    line = [line for line in done.stdout.splitlines() if "desc: COMMIT" in line][-1]
+    found = re.search(r"lsn: ([0-9A-F/]+),.*COMMIT (\S+ \S+) UTC", line)
+    assert found is not None
+    return parse_lsn(found[1]), datetime.fromisoformat(found[2] + "+00:00")
+
+
+def test_an_inclusive_stop_at_a_commit_has_it_but_the_log_shows_the_time_before(
+    taken: Taken, pg_folder: Path
+) -> None:
+    lsn, time = last_commit(taken)
+    target = {"recovery_target_lsn": format_lsn(lsn), "recovery_target_action": "promote"}
+    with restored(taken, pg_folder, target) as instance:
+        reached = instance.start().watch(CLOCK, timeout_s=60)
+        assert reached.outcome is Outcome.PROMOTED
+        assert (reached.log.stop_lsn, reached.log.inclusive) == (lsn, True)
+        assert reached.log.redo_done == lsn
+        assert reached.history is not None
+        assert reached.history.switch > lsn
+        assert rows(instance, "big") == "None"  # the DELETE is part of the state
+        assert reached.log.last_commit is not None
+        assert datetime.fromisoformat(reached.log.last_commit) < time
 
 
 def test_a_pause_at_the_target_is_told_and_can_be_ended(taken: Taken, pg_folder: Path) -> None:
