@@ -56,8 +56,8 @@ class FakeHandlers:
         await self._outcome()
         return {"schema_version": 1}
 
-    async def plan(self, cluster: str | None, at: str) -> Mapping[str, object]:
-        return {"cluster": cluster, "at": at}
+    async def horizon(self, cluster: str | None) -> Mapping[str, object]:
+        return {"cluster": cluster}
 
     def not_ready(self) -> str | None:
         return self.reason
@@ -243,8 +243,8 @@ def test_questions_are_answered(tmp_path: Path) -> None:
         async with running(tmp_path, FakeHandlers()) as server:
             assert (await exchange(server.path, get("/livez"))).body == b"ok\n"
             assert json.loads((await exchange(server.path, get("/v1/status"))).body) == {"schema_version": 1}
-            plan = await exchange(server.path, post("/v1/plan", {"cluster": "c", "at": "latest"}))
-            assert json.loads(plan.body) == {"cluster": "c", "at": "latest"}
+            horizon = await exchange(server.path, post("/v1/horizon", {"cluster": "c"}))
+            assert json.loads(horizon.body) == {"cluster": "c"}
             server.handlers.reason = "the store is away"
             ready = await exchange(server.path, get("/readyz"))
             assert (ready.status, ready.body) == (503, b"the store is away\n")
@@ -264,7 +264,7 @@ def test_tcp_shows_health_and_metrics_and_nothing_else(tmp_path: Path) -> None:
         async with running(tmp_path, FakeHandlers(), listen=address) as server:
             assert (await exchange(address, get("/livez"))).status == 200
             assert (await exchange(address, get("/metrics"))).status == 200
-            for raw in (PUSH, FETCH, get("/v1/status"), post("/v1/plan", {"at": "latest"})):
+            for raw in (PUSH, FETCH, get("/v1/status"), post("/v1/horizon", {})):
                 assert (await exchange(address, raw)).status == 404
             assert server.handlers.calls == []
 
