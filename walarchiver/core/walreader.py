@@ -16,7 +16,7 @@ Rules (PostgreSQL src/backend/access/transam/xlogreader.c, src/include/access/xl
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -95,7 +95,7 @@ class _Torn:
 
 
 class Walk:
-    """An iterator over the records of consecutive segments, given as (number, bytes).
+    """One pass over the records of consecutive segments, given as (number, bytes).
 
     `start`: where a record starts (or a place in a page header before one); without it the walk
     begins at the first record that starts in the first segment. `stop`: records from there on
@@ -103,8 +103,8 @@ class Walk:
     kinds (`walrecord.record_kind`) to hand out; the others are hopped over and counted.
     The last segment's bytes may be cut anywhere.
 
-    What was seen so far stands in the attributes. `ending` and `problem` hold once the iterator is
-    exhausted, in the meaning of `scan.Ending`; input that ends at a record border is WHOLE.
+    What was seen so far stands in the attributes. `ending` and `problem` hold once the iteration is
+    over, in the meaning of `scan.Ending`; input that ends at a record border is WHOLE.
     """
 
     def __init__(
@@ -143,10 +143,19 @@ class Walk:
         self._iterator = self._records()
 
     def __iter__(self) -> Iterator[WalRecord]:
-        return self
+        return self._iterator
 
-    def __next__(self) -> WalRecord:
-        return next(self._iterator)
+    def refuse(self, problem: str, record: WalRecord | None = None) -> None:
+        """End the walk as BAD; `record`, the one handed out last, does not count."""
+        self._iterator.close()
+        self.ending, self.problem = Ending.BAD, problem
+        if record is not None:
+            self.records -= 1
+            self.end, self.switched = record.start, False
+            if record.start == self.first:
+                self.first = self.first_prev = self.last = None
+            else:
+                self.last = record.prev
 
     # --- segments and pages -------------------------------------------------------------------
 
@@ -203,7 +212,7 @@ class Walk:
 
     # --- records ------------------------------------------------------------------------------
 
-    def _records(self) -> Iterator[WalRecord]:
+    def _records(self) -> Generator[WalRecord, None, None]:
         try:
             for page in self._pages():
                 pos = page.pos
