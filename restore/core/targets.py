@@ -131,15 +131,15 @@ def _idle(
             f"is proven to be archived, so the end of the WAL, {format_lsn(walk.end)}, is its state"
         )
         return Choice(backup, walk, lsn, inclusive, Verdict.IDLE, reason, notes, proven)
-    edge = (
-        "nothing behind the base backup's end is proven"
-        if proven is None
-        else f"the newest is {moment(proven)}"
-    )
-    reason = (
-        f"{moment(time)} is not proven to be archived ({edge}): replay can reach "
-        f"{format_lsn(walk.end)}, then {end_text(walk.finish, branch.size)}"
-    )
+    why = end_text(walk.finish, branch.size)
+    if past_the_end(walk) is Verdict.GAP:
+        reason = f"{moment(time)} lies behind a gap: WAL is whole up to {format_lsn(walk.end)}, then {why}"
+    else:
+        reason = (
+            f"{moment(time)} is not proven to be archived: what is archived ends at "
+            f"{format_lsn(walk.end)}, and {why}"
+        )
+    reason += f"; the newest proven moment is {moment(proven)}"
     return Refusal(past_the_end(walk), reason, notes, proven, missing_segments(branch, walk))
 
 

@@ -66,7 +66,7 @@ def agree(world: World, decision: Decision, expected: oracle.Expected, path: Tim
 
 
 @given(seeds)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_moment_is_decided_as_the_rule_says_and_recovers_to_exactly_that(seed: int) -> None:
     random = Random(seed)
     world = random_world(random)
@@ -110,7 +110,7 @@ def _nothing_newer_and_nothing_left_out(
 
 
 @given(seeds)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_position_is_decided_as_the_rule_says(seed: int) -> None:
     random = Random(seed)
     world = random_world(random)
@@ -155,7 +155,7 @@ def _at_lsn(world: World, path: TimelineHistory, lsn: Lsn) -> oracle.Expected:
 
 
 @given(seeds)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_transactions_names_and_the_newest_state_recover_to_what_they_say(seed: int) -> None:
     random = Random(seed)
     world = random_world(random)
@@ -241,7 +241,7 @@ def _newest_serving(
 
 
 @given(seeds)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_the_nearest_moments_of_a_refusal_can_be_restored(seed: int) -> None:
     random = Random(seed)
     world = random_world(random)
@@ -259,7 +259,7 @@ def test_the_nearest_moments_of_a_refusal_can_be_restored(seed: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_every_moment_of_a_window_can_be_restored(seed: int) -> None:
     random = Random(seed)
     world = random_world(random)
@@ -273,7 +273,7 @@ def test_every_moment_of_a_window_can_be_restored(seed: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_without_its_last_segment_the_planned_recovery_would_fail(seed: int) -> None:
     """The list of files is exact: the last one is needed."""
     random = Random(seed)

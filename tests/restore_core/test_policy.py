@@ -155,7 +155,7 @@ def _request(world: World, plan: Plan | None, path: TimelineHistory, number: int
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_recovery_under_a_plan_gets_exactly_the_planned_files_and_never_another_history(seed: int) -> None:
     random = Random(seed)
     world = random_world(random)
@@ -175,7 +175,7 @@ def test_a_recovery_under_a_plan_gets_exactly_the_planned_files_and_never_anothe
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_without_a_plan_recovery_never_ends_before_a_later_segment_of_its_path(seed: int) -> None:
     """Read along a path until "absent": nothing of that path may be recorded behind that point."""
     random = Random(seed)
