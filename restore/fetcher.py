@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 
 from restore.core.plan import Plan
-from restore.core.policy import Absent, Doubt, FetchFacts, Serve, answer
+from restore.core.policy import FIRST_TIMELINE_HISTORY, Absent, Doubt, FetchFacts, Serve, answer
 from restore.plainfile import write_plain
 from walarchiver.catalog import Catalog, FileRecord
 from walarchiver.core.segment import (
@@ -60,6 +60,8 @@ class Fetcher:
 
         Raises ProvenAbsent, FetchInDoubt, and whatever keeps it from being read.
         """
+        if name == FIRST_TIMELINE_HISTORY:
+            raise ProvenAbsent(f"{name} cannot exist: timeline 1 has no parents")
         file = parse_wal_file(name, self._size)
         record = self._catalog.file(name)
         if record is None or isinstance(file, HistoryFile):

@@ -17,11 +17,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from walarchiver.core.commits import first_record_at, scan_segment
-
 from restore.core.model import WalKnowledge
 from restore.plainfile import write_plain
 from walarchiver.catalog import Catalog
+from walarchiver.core.commits import next_record, scan_segment
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.scan import Event, SegmentScan
@@ -94,11 +93,14 @@ class WalReader:
         return "+".join(digests)
 
     def _walk(self, path: TimelineHistory, number: int) -> tuple[SegmentScan, Sequence[Event]]:
-        return scan_segment(
-            self._on_path(path, number),
-            lambda wanted: self.segment(self._on_path(path, wanted)),
-            segment_size=self._size,
-        )
+        return scan_segment(self._on_path(path, number), self._pages_of(path), segment_size=self._size)
+
+    def _pages_of(self, path: TimelineHistory) -> Callable[[int], memoryview | None]:
+        def pages(number: int) -> memoryview | None:
+            mapped = self.segment(self._on_path(path, number))
+            return None if mapped is None else memoryview(mapped)
+
+        return pages
 
     def scan(self, path: TimelineHistory, number: int) -> SegmentScan:
         """The scan of segment `number` as found on a path."""
@@ -129,18 +131,8 @@ class WalReader:
 
     def next_record(self, path: TimelineHistory, lsn: Lsn) -> Lsn | None:
         """Start of the first record at or after `lsn`; None past the end of what is archived."""
-        number = lsn // self._size
-        while self.segment(self._on_path(path, number)) is not None:
-            found = first_record_at(
-                self._on_path(path, number),
-                lambda wanted: self.segment(self._on_path(path, wanted)),
-                lsn,
-                segment_size=self._size,
-            )
-            if found is not None:
-                return found
-            number += 1
-        return None
+        with self._lock:
+            return next_record(lsn, self._pages_of(path), segment_size=self._size)
 
     def knowledge(self) -> WalKnowledge:
         """The planner's view of this reader."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore.core.model import Verdict
 from restore.core.plandocument import plan_document
 from restore.core.plantext import plan_text
 from walarchiver.assembly import Host
-from walarchiver.cli.asking import Answer, add_question, answer, hook_path, plan_of
+from walarchiver.cli.asking import Answer, add_question, answer, plan_of
 from walarchiver.cli.context import Context
 from walarchiver.errors import NotReachable, TargetInGap
 
@@ -21,15 +22,14 @@ def register(subparsers: Subparsers) -> None:
     """Add `plan`."""
     parser = subparsers.add_parser("plan", help="what a moment can be restored from; changes nothing")
     add_question(parser)
-    parser.add_argument("--hook", metavar="PATH", help="the hook's launcher to show in the settings")
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
     host = Host.here(context.settings())
-    return show(context, host, answer(context, host, args), args.hook)
+    return show(context, host, answer(context, host, args))
 
 
-def show(context: Context, host: Host, found: Answer, hook: str | None) -> int:
+def show(context: Context, host: Host, found: Answer) -> int:
     """Print the answer; the exit status: 0, or 13 or 14 for a refusal."""
     refusal = refusal_of(found)
     if refusal is not None:
@@ -38,7 +38,7 @@ def show(context: Context, host: Host, found: Answer, hook: str | None) -> int:
             plan_document(found.decision, found.view, requested=found.understood),
         )
         return refusal.exit_status
-    plan = plan_of(host, found, None, hook_path(hook))
+    plan = plan_of(host, found, None, Path("walarchiver-hook"))
     context.result(
         plan_text(found.decision, found.view, requested=found.understood, settings=plan.settings),
         plan_document(

@@ -193,7 +193,7 @@ async def _run_to_target(job: _Job, placed_s: float) -> int:
     commit = stop.last_commit
     text = [
         f"restored: PostgreSQL {job.plan.major} runs in {job.place.target}, recovered to exactly "
-        f"{'after' if stop.inclusive else 'before'} {format_lsn(stop.lsn)} and promoted to timeline {timeline}",
+        f"{'after' if stop.inclusive else 'before'} {format_lsn(stop.lsn)}, promoted to timeline {timeline}",
         f"asked: {job.found.understood.text}",
         f"took {total_s:.1f} s ({placed_s:.1f} s for the files, {fetched} WAL files fetched)",
         f'look: psql "{instance.dsn()}"',

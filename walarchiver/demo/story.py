@@ -1,0 +1,314 @@
+"""The story: archive, back up, work, delete by accident, plan, restore, prove row by row.
+
+Rules:
+- The restore knows nothing of the stage but what an empty machine would have: the repository, one
+  custodian's key file and a configuration of a few lines.
+- The proof compares every row with what the workload recorded outside the database; which
+  transactions a moment includes is told by the original server's own commit times.
+- Whatever happens, every process started here is ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from walarchiver.clock import SystemClock, SystemRandom
+from walarchiver.core.moment import CommitTime, as_datetime, format_rfc3339, parse_rfc3339
+from walarchiver.demo.stage import Stage
+from walarchiver.demo.workload import ACCOUNTS, OPENING_BALANCE, Journal, State, Workload, expected_state
+from walarchiver.embedded.binaries import postgres_bin, weed_binary
+from walarchiver.embedded.postgres import EmbeddedCluster
+from walarchiver.embedded.seaweed import SeaweedServer
+from walarchiver.errors import DeadlineExceeded, RestoreFailed
+from walarchiver.ports import Clock
+from walarchiver.postgres.demo_sql import Bank
+
+BUCKET = "demo-backups"
+SECOND_US = 1_000_000
+ARCHIVED_WITHIN_S = 60.0
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the story is told."""
+
+    major: int = 18
+    seed: int = 1
+    fast: bool = False
+    keep: bool = False
+
+    @property
+    def work_s(self) -> float:
+        """Seconds of workload between the backup and the accident."""
+        return 3.0 if self.fast else 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The comparison of what was restored with what must be there."""
+
+    accounts: int
+    transfers: int
+    differences: tuple[str, ...]
+    lost_to_the_accident: int
+    """Rows that the accident had deleted and the restore brought back."""
+
+    @property
+    def holds(self) -> bool:
+        return not self.differences and self.lost_to_the_accident > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the demo measured. Seconds; instants are the database server's microseconds."""
+
+    proof: Proof
+    asked: CommitTime
+    accident: CommitTime
+    rto_s: float
+    rpo_s: float
+    segments: int
+    transactions: int
+    folder: str
+    seed: int
+    major: int
+
+    def members(self) -> dict[str, object]:
+        """For --output json."""
+        return {
+            "proof": {
+                "holds": self.proof.holds,
+                "accounts": self.proof.accounts,
+                "transfers": self.proof.transfers,
+                "rows_brought_back": self.proof.lost_to_the_accident,
+                "differences": list(self.proof.differences[:20]),
+            },
+            "asked": format_rfc3339(self.asked),
+            "accident": format_rfc3339(self.accident),
+            "rto_seconds": round(self.rto_s, 3),
+            "rpo_seconds": round(self.rpo_s, 3),
+            "segments": self.segments,
+            "transactions": self.transactions,
+            "folder": self.folder,
+            "seed": self.seed,
+            "major": self.major,
+        }
+
+
+class Story:
+    """Tells it once."""
+
+    def __init__(self, options: Options, say: Callable[[str], None]) -> None:
+        self._options = options
+        self._say = say
+        self._clock: Clock = SystemClock()
+        self._rest = threading.Event()
+
+    def tell(self) -> Outcome:
+        """Play everything; raises what went wrong. All processes are ended either way."""
+        options = self._options
+        folder = Path(tempfile.mkdtemp(prefix="walarchiver-demo-"))
+        folder.chmod(0o755)
+        self._say(f"walarchiver demo (seed {options.seed}) in {folder}, on this machine only")
+        try:
+            with self._stage(folder) as stage:
+                return self._play(stage)
+        finally:
+            if options.keep:
+                self._say(f"kept: {folder} (configuration, keys, repository, logs, restored cluster)")
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def _stage(self, folder: Path) -> Iterator[Stage]:
+        """Start S3, PostgreSQL and the daemon."""
+        options, began_s = self._options, self._clock.monotonic_s()
+        weed, bin_dir = weed_binary(), postgres_bin(options.major)
+        with SeaweedServer(weed, folder / "s3", self._clock, SystemRandom()) as s3:
+            s3.make_bucket(BUCKET, versioned=True)
+            stage = Stage(
+                folder,
+                f"s3://{BUCKET}/walarchiver",
+                endpoint=s3.endpoint,
+                credentials_file=s3.credentials_file,
+            )
+            stage.install_hook()
+            settings = {**stage.archive_settings(timeout_s=2), "track_commit_timestamp": "on"}
+            stage.cluster = EmbeddedCluster(options.major, folder / "pg", settings=settings, bin_dir=bin_dir)
+            try:
+                stage.cluster.create(segment_bytes=1 << 20)
+                stage.make_repository()
+                stage.cluster.start()
+                stage.serve()
+                self._say(
+                    f"PostgreSQL {options.major}, an S3 server and `walarchiver serve` run, repository and "
+                    f"keys are made ({self._clock.monotonic_s() - began_s:.1f} s)"
+                )
+                yield stage
+            finally:
+                stage.close()
+
+    def _play(self, stage: Stage) -> Outcome:
+        assert stage.cluster is not None
+        dsn = stage.cluster.dsn()
+        with Bank(dsn) as bank:
+            bank.make(ACCOUNTS, OPENING_BALANCE)
+        workload = Workload(dsn, seed=self._options.seed)
+        workload.start()
+        try:
+            self._back_up(stage)
+            self._rest.wait(self._options.work_s)
+            accident = self._have_accident(dsn)
+            self._rest.wait(1.0)
+        finally:
+            journal = workload.stop()
+        with Bank(dsn) as bank:
+            times = {one.xid: bank.commit_time(one.xid) for one in journal.committed}
+        asked = CommitTime((accident - 1) // SECOND_US * SECOND_US)
+        segments, rpo_s = self._lose_the_server(stage, asked, max(times.values()))
+        restored, rto_s = self._restore(stage, asked)
+        proof = prove(journal, times, asked, restored, accident)
+        self._say_proof(proof, asked)
+        return Outcome(
+            proof=proof,
+            asked=asked,
+            accident=accident,
+            rto_s=rto_s,
+            rpo_s=rpo_s,
+            segments=segments,
+            transactions=len(journal.committed),
+            folder=str(stage.folder),
+            seed=self._options.seed,
+            major=self._options.major,
+        )
+
+    def _back_up(self, stage: Stage) -> None:
+        done = json.loads(stage.run("backup", "--output", "json").stdout)["backups"][0]
+        self._say(
+            f"base backup {done['id']} taken under load: {done['bytes'] / 1e6:.1f} MB, "
+            f"{done['stored_bytes'] / 1e6:.1f} MB compressed and sealed"
+        )
+
+    def _have_accident(self, dsn: str) -> CommitTime:
+        """DELETE without WHERE, in the middle of the day's work."""
+        with Bank(dsn) as bank:
+            xid = bank.run("DELETE FROM transfer")
+            when = bank.commit_time(xid)
+        self._say(
+            f"accident: all transfers deleted by transaction {xid} of {as_datetime(when):%H:%M:%S.%f} UTC"
+        )
+        return when
+
+    def _lose_the_server(self, stage: Stage, asked: CommitTime, newest: CommitTime) -> tuple[int, float]:
+        """Wait until the moment is proven restorable, then kill the server: segments, and RPO."""
+        deadline_s = self._clock.monotonic_s() + ARCHIVED_WITHIN_S
+        while True:
+            told = json.loads(stage.run("status", "--output", "json", check=False).stdout)
+            latest = told["latest_restorable"]
+            if latest is not None and parse_rfc3339(latest) > asked:
+                break
+            if self._clock.monotonic_s() > deadline_s:
+                raise DeadlineExceeded(f"{format_rfc3339(asked)} was not archived in time: {told['reason']}")
+            self._rest.wait(_POLL_S)
+        assert stage.cluster is not None
+        stage.cluster.kill()
+        stage.stop_server()
+        told = json.loads(stage.run("status", "--output", "json", check=False).stdout)
+        rpo_s = max(0.0, (newest - parse_rfc3339(told["latest_restorable"])) / SECOND_US)
+        self._say(
+            f"the server is killed (SIGKILL); {told['segments']} segments are archived, "
+            f"latest restorable {told['latest_restorable'][11:19]} UTC"
+        )
+        return told["segments"], rpo_s
+
+    def _restore(self, stage: Stage, asked: CommitTime) -> tuple[State, float]:
+        """Plan and restore as on an empty machine; the rows that are there then, and the seconds."""
+        config = stage.write_reader_config(stage.folder / "reader.toml", state=stage.folder / "reader-state")
+        at = format_rfc3339(asked)
+        plan = json.loads(stage.run("plan", "--at", at, "--output", "json", config=config).stdout)
+        self._say(
+            f"plan --at {at[:19]}Z: {plan['verdict']}, stop at {plan['stop']['lsn']} "
+            f"after transaction {plan['stop']['xid']}, {plan['wal']['count']} segments, "
+            f"{plan['undone']['commits']} later commits undone"
+        )
+        began_s = self._clock.monotonic_s()
+        words = [
+            "restore",
+            "--at",
+            at,
+            "--into",
+            str(stage.folder / "restored"),
+            "--start",
+            "--output",
+            "json",
+        ]
+        words += ["--hook", str(stage.hook), "--bin-dir", str(postgres_bin(self._options.major))]
+        words += ["--owner", "nobody"] if os.geteuid() == 0 else []
+        told = json.loads(stage.run(*words, config=config).stdout)
+        rto_s = self._clock.monotonic_s() - began_s
+        try:
+            with Bank(told["dsn"]) as bank:
+                state = State(*bank.read())
+        finally:
+            end_server(told["pid"], stage.folder / "restored", self._rest)
+        self._say(
+            f"restore: verified, replayed, stopped at the planned record, promoted to timeline "
+            f"{told['timeline']} in {rto_s:.1f} s"
+        )
+        return state, rto_s
+
+    def _say_proof(self, proof: Proof, asked: CommitTime) -> None:
+        if proof.holds:
+            self._say(
+                f"PROOF: all {proof.accounts} accounts and {proof.transfers} transfers are exactly as "
+                f"recorded at {as_datetime(asked):%H:%M:%S} UTC; "
+                f"{proof.lost_to_the_accident} deleted rows are back"
+            )
+        else:
+            self._say(f"NOT PROVEN: {len(proof.differences)} rows differ; {'; '.join(proof.differences[:3])}")
+
+
+def prove(
+    journal: Journal, times: dict[int, CommitTime], asked: CommitTime, found: State, accident: CommitTime
+) -> Proof:
+    """Compare every row with what the workload recorded."""
+    wanted = expected_state(journal, times, asked)
+    differences = [
+        f"account {account}: {found.balances.get(account)} instead of {wanted.balances.get(account)}"
+        for account in sorted(wanted.balances.keys() | found.balances.keys())
+        if wanted.balances.get(account) != found.balances.get(account)
+    ]
+    differences += [
+        f"transfer {number}: {found.transfers.get(number)} instead of {wanted.transfers.get(number)}"
+        for number in sorted(wanted.transfers.keys() | found.transfers.keys())
+        if wanted.transfers.get(number) != found.transfers.get(number)
+    ]
+    before = {
+        transfer.id for one in journal.committed if times[one.xid] < accident for transfer in one.transfers
+    }
+    return Proof(
+        accounts=len(wanted.balances),
+        transfers=len(wanted.transfers),
+        differences=tuple(differences),
+        lost_to_the_accident=len(before & found.transfers.keys()),
+    )
+
+
+def end_server(pid: int, data_directory: Path, rest: threading.Event) -> None:
+    """Stop the restored server (fast shutdown) and wait until it is gone. Raises RestoreFailed."""
+    os.kill(pid, signal.SIGINT)
+    for _ in range(300):
+        if not (data_directory / "postmaster.pid").exists():
+            return
+        rest.wait(0.1)
+    raise RestoreFailed(f"the restored server (process {pid}) did not stop")
