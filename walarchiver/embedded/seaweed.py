@@ -40,7 +40,7 @@ _LOG_TAIL_BYTES = 2000
 
 # The watcher outlives nothing: it shares the process group that it kills once our end of the pipe
 # is closed. `exec` makes the server the group's leader and our direct child.
-_LAUNCH = 'exec 3<&0 </dev/null; (read -r _ <&3; kill -KILL -- -$$) & exec "$@" 3<&-'
+_LAUNCH = 'exec 3<&0 </dev/null; (read -r _ <&3; kill -s KILL -- -$$) & exec "$@" 3<&-'
 
 
 class SeaweedServer:
@@ -167,6 +167,7 @@ class SeaweedServer:
             f"-ip.bind={_HOST}",
             "-master.telemetry=false",
             "-master.volumeSizeLimitMB=64",
+            "-master.electionTimeout=1s",
             f"-master.port={ports['master']}",
             "-volume.max=1000",
             "-volume.preStopSeconds=0",

@@ -58,6 +58,8 @@ _MAY_PASS_CODES = frozenset(
 )
 _ABSENT = frozenset({(404, "NoSuchKey"), (404, "NoSuchVersion"), (405, "MethodNotAllowed")})
 _CHECKSUM_REFUSED_STATUS = frozenset({400, 501})
+_UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "doesn't match")
+"""How OpenSSL and urllib3 say that a certificate, or the name in it, is not the right one."""
 _TEXT_MAX = 200
 
 
@@ -115,7 +117,7 @@ def explained(what: str, failure: Exception) -> WalarchiverError:
     if refusal is not None:
         return _explained_refusal(what, refusal)
     text = _printable(str(failure)) or type(failure).__name__
-    if isinstance(failure, botocore.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(failure):
+    if isinstance(failure, botocore.exceptions.SSLError) and any(w in str(failure) for w in _UNTRUSTED):
         return StoreDenied(
             f"{what}: the endpoint's certificate is not trusted: {text}",
             hint="Is `ca_file` the CA that signed it, and does the certificate carry this host name?",

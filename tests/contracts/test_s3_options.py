@@ -1,0 +1,220 @@
+"""What may be configured for S3, and what may not: plain http, untrusted certificates, odd urls."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import ssl
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.kit.chance import RealClock, SeededRandom
+from tests.kit.faultproxy import FaultProxy
+from tests.kit.s3 import S3Server
+from walarchiver.errors import ConfigError, StoreDenied, StoreUnavailable, UsageError
+from walarchiver.storage import S3Location, S3Options, open_store
+from walarchiver.storage.directory import DirectoryStore
+from walarchiver.storage.memory import MemoryStore
+from walarchiver.storage.options import Addressing
+from walarchiver.storage.retry import RetryPolicy
+from walarchiver.storage.s3 import S3Store
+
+
+@pytest.mark.parametrize(
+    ("url", "bucket", "prefix"),
+    [
+        ("s3://backups", "backups", ""),
+        ("s3://backups/", "backups", ""),
+        ("s3://backups/a/b", "backups", "a/b/"),
+        ("s3://backups/a/b/", "backups", "a/b/"),
+        ("s3://my.bucket-1/x", "my.bucket-1", "x/"),
+    ],
+)
+def test_an_s3_url_names_a_bucket_and_a_prefix(url: str, bucket: str, prefix: str) -> None:
+    location = S3Location.parse(url)
+    assert (location.bucket, location.prefix) == (bucket, prefix)
+    assert location.url == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://",
+        "s3:///a",
+        "s3://Up",
+        "s3://a",
+        "s3://key:secret@bucket/a",
+        "s3://bucket/a?x=1",
+        "http://bucket/a",
+    ],
+)
+def test_an_odd_s3_url_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError):
+        S3Location.parse(url)
+
+
+def test_a_prefix_that_climbs_is_refused() -> None:
+    with pytest.raises(UsageError):
+        S3Location.parse("s3://bucket/a/../b")
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["http://127.0.0.1:9000", "http://localhost:9000", "http://[::1]:9000", "https://s3.example.org"],
+)
+def test_these_endpoints_need_no_permission(endpoint: str) -> None:
+    S3Options(endpoint=endpoint).check()
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://10.0.0.1:9000", "http://minio:9000", "http://localhost.example.org"]
+)
+def test_plain_http_to_another_host_must_be_permitted(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="not encrypted"):
+        S3Options(endpoint=endpoint).check()
+    S3Options(endpoint=endpoint, allow_http=True).check()
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["ftp://x", "s3.example.org", "https://", "https://u:p@x", "https://x/?a=b"]
+)
+def test_an_odd_endpoint_is_refused(endpoint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        S3Options(endpoint=endpoint).check()
+    assert "u:p" not in caught.value.message
+
+
+def test_bounds_and_files_are_checked_before_use(tmp_path: Path) -> None:
+    for options in (
+        S3Options(ca_file=tmp_path / "absent.pem"),
+        S3Options(pool_size=0),
+        S3Options(list_page_keys=0),
+        S3Options(list_page_keys=1001),
+    ):
+        with pytest.raises(ConfigError):
+            options.check()
+
+
+def test_every_kind_of_url_opens_its_store(tmp_path: Path, s3_server: S3Server) -> None:
+    def opened(url: str) -> object:
+        return open_store(url, s3=s3_server.options(), clock=RealClock(), random=SeededRandom())
+
+    assert isinstance(opened("s3://bucket/prefix"), S3Store)
+    assert isinstance(opened("memory:"), MemoryStore)
+    (tmp_path / "with space").mkdir()
+    folder = opened(f"{tmp_path.as_uri()}/with%20space")
+    assert isinstance(folder, DirectoryStore)
+    assert folder.url == f"{tmp_path.as_uri()}/with%20space"
+    for url in ("/plain/path", "file:relative", "file://otherhost/x", "https://x", "", "file:///x?y"):
+        with pytest.raises(ConfigError):
+            opened(url)
+
+
+# --- TLS ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    ca_file: Path
+    server: ssl.SSLContext
+
+
+def made_certificate(folder: Path, address: str) -> Certificate:
+    """A server certificate for `address` that only the file beside it vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test's own CA")])
+    now = datetime.datetime.fromtimestamp(RealClock().now_us() / 1e6, tz=datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), False)
+        .sign(key, hashes.SHA256())
+    )
+    ca_file, key_file = folder / "ca.pem", folder / "key.pem"
+    ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(ca_file, key_file)
+    return Certificate(ca_file, context)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Certificate:
+    return made_certificate(tmp_path, "127.0.0.1")
+
+
+def test_over_tls_with_its_own_ca_bodies_travel_unsigned_with_a_checksum(
+    s3_server: S3Server, certificate: Certificate
+) -> None:
+    url = s3_server.store_url()
+    with FaultProxy(s3_server.endpoint, tls=certificate.server) as proxy:
+        options = s3_server.options(endpoint=proxy.endpoint, ca_file=certificate.ca_file)
+        store = s3_server.open(url, options)
+        store.put_new("v1/a", b"over tls")
+        assert store.get("v1/a", bytes_max=100) == b"over tls"
+        store.close()
+        put = proxy.log[0]
+    assert proxy.endpoint.startswith("https://")
+    assert put.headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"
+    assert put.headers["x-amz-checksum-crc32"] == "y/TOtg=="
+    assert "content-encoding" not in put.headers
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(
+    s3_server: S3Server, certificate: Certificate
+) -> None:
+    with FaultProxy(s3_server.endpoint, tls=certificate.server) as proxy:
+        store = s3_server.open(s3_server.store_url(), s3_server.options(endpoint=proxy.endpoint))
+        with pytest.raises(StoreDenied, match="not trusted"):
+            store.get("v1/a", bytes_max=1)
+        store.close()
+        assert proxy.log == []
+
+
+def test_a_certificate_for_another_host_is_refused(s3_server: S3Server, tmp_path: Path) -> None:
+    other = made_certificate(tmp_path, "127.0.0.2")
+    with FaultProxy(s3_server.endpoint, tls=other.server) as proxy:
+        options = s3_server.options(endpoint=proxy.endpoint, ca_file=other.ca_file)
+        store = s3_server.open(s3_server.store_url(), options)
+        with pytest.raises(StoreDenied, match="not trusted"):
+            store.put_new("v1/a", b"x")
+        store.close()
+        assert proxy.log == []
+
+
+def test_there_is_no_option_that_turns_verification_off() -> None:
+    names = set(S3Options.__dataclass_fields__)
+    assert not {name for name in names if "verify" in name or "insecure" in name}
+
+
+def test_addressing_decides_where_the_bucket_stands(s3_server: S3Server) -> None:
+    with FaultProxy(s3_server.endpoint) as proxy:
+        once = s3_server.options(
+            endpoint=proxy.endpoint.replace("127.0.0.1", "localhost"), retry=RetryPolicy(budget_s=0.0)
+        )
+        for addressing in (Addressing.AUTO, Addressing.PATH):
+            store = s3_server.open("s3://no-such-bucket", replace(once, addressing=addressing))
+            with pytest.raises(StoreDenied):
+                store.get("v1/a", bytes_max=1)
+            store.close()
+        assert [seen.path for seen in proxy.log] == ["/no-such-bucket/v1/a"] * 2
+        store = s3_server.open("s3://virtual", replace(once, addressing=Addressing.VIRTUAL))
+        with pytest.raises(StoreUnavailable, match=r"http://virtual\.localhost:"):
+            store.get("v1/a", bytes_max=1)
+        store.close()

@@ -1,0 +1,96 @@
+"""The private S3 server: it is ours, keeps its data over a restart, and never stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.kit.chance import RealClock
+from walarchiver.clock import SystemRandom
+from walarchiver.embedded.binaries import weed_binary
+from walarchiver.embedded.seaweed import SeaweedServer
+from walarchiver.errors import StoreUnavailable
+from walarchiver.storage import open_store
+
+STARTER = """
+import sys, time
+from pathlib import Path
+from walarchiver.clock import SystemClock, SystemRandom
+from walarchiver.embedded.binaries import weed_binary
+from walarchiver.embedded.seaweed import SeaweedServer
+server = SeaweedServer(weed_binary(), Path(sys.argv[1]), SystemClock(), SystemRandom()).start()
+print(server.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def members(group: int) -> list[int]:
+    """The processes of a group that still run (a killed one may stay listed until it is reaped)."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _parent, process_group = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue  # ended meanwhile
+        if int(process_group) == group and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def group_ends(group: int) -> bool:
+    """Whether the group is empty, or becomes so within ten seconds."""
+    moment = threading.Event()
+    for _ in range(200):
+        if not members(group):
+            return True
+        moment.wait(0.05)
+    return False
+
+
+def test_data_outlive_a_restart_and_nothing_is_left_running(tmp_path: Path) -> None:
+    server = SeaweedServer(weed_binary(), tmp_path, RealClock(), SystemRandom())
+    with server:
+        endpoint, first = server.endpoint, server.pid
+        server.make_bucket("kept", versioned=True)
+        store = open_store("s3://kept/x", s3=server.options(), clock=RealClock(), random=SystemRandom())
+        store.put_new("v1/a", b"x")
+    assert first is not None
+    assert group_ends(first)
+    assert server.pid is None
+    with server:
+        assert server.endpoint == endpoint
+        assert store.get("v1/a", bytes_max=1) == b"x"
+    store.close()
+    assert (server.credentials_file.stat().st_mode & 0o777) == 0o600
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_the_server_ends_with_the_process_that_started_it(tmp_path: Path, end: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as starter:
+        assert starter.stdout is not None
+        group = int(starter.stdout.readline())
+        assert members(group)
+        starter.send_signal(end)
+        starter.wait(60)
+    assert group_ends(group)
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    broken = tmp_path / "weed"
+    broken.write_text("#!/bin/sh\necho no space for volumes >&2\nexit 3\n")
+    broken.chmod(0o755)
+    server = SeaweedServer(broken, tmp_path / "s3", RealClock(), SystemRandom())
+    with pytest.raises(StoreUnavailable, match=r"status 3: .*no space for volumes"):
+        server.start()
+    assert server.pid is None
