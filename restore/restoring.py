@@ -180,8 +180,14 @@ def judge(plan: Plan, reached: Reached, instance: Instance) -> None:
         raise RestoreFailed(f"recovery was to stop {where}, but: {found}")
     if reached.history is not None and reached.history.parent != stop.timeline:
         raise RestoreFailed(f"recovery was to stop {where}, but it left timeline {reached.history.parent}")
+    if log.redo_done != stop.lsn:
+        # The line names the record that met the target, replayed (inclusive) or only read.
+        met = "no record" if log.redo_done is None else format_lsn(log.redo_done)
+        raise RestoreFailed(f"recovery was to stop {where}, but {met} met the target")
     wanted = stop.last_commit
-    if wanted is not None and log.last_commit is not None and log_time_us(log.last_commit) < wanted.time:
+    if wanted is None or log.last_commit is None or (stop.inclusive and wanted.lsn == stop.lsn):
+        return  # after an inclusive stop at a commit the log still shows the transaction before it
+    if log_time_us(log.last_commit) < wanted.time:
         raise RestoreFailed(
             f"the last transaction replayed is of {log.last_commit}, "
             f"but transaction {wanted.xid} of {format_postgres(wanted.time)} belongs to the state asked for"

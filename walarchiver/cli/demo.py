@@ -30,7 +30,7 @@ def run(context: Context, args: argparse.Namespace) -> int:
     outcome = Story(options, say).tell()
     text = (
         f"RTO {outcome.rto_s:.1f} s (from the command to a proven, running server), "
-        f"RPO {outcome.rpo_s:.1f} s (committed work that was not archived when the server died)"
+        f"RPO {outcome.rpo_s:.1f} s (newest commit before the kill, minus the latest restorable moment)"
     )
     context.result(text, outcome.members())
     return 0 if outcome.proof.holds else 1

@@ -24,7 +24,15 @@ from pathlib import Path
 from walarchiver.clock import SystemClock, SystemRandom
 from walarchiver.core.moment import CommitTime, as_datetime, format_rfc3339, parse_rfc3339
 from walarchiver.demo.stage import Stage
-from walarchiver.demo.workload import ACCOUNTS, OPENING_BALANCE, Journal, State, Workload, expected_state
+from walarchiver.demo.workload import (
+    ACCOUNTS,
+    OPENING_BALANCE,
+    Committed,
+    Journal,
+    State,
+    Workload,
+    expected_state,
+)
 from walarchiver.embedded.binaries import postgres_bin, weed_binary
 from walarchiver.embedded.postgres import EmbeddedCluster
 from walarchiver.embedded.seaweed import SeaweedServer
@@ -163,21 +171,23 @@ class Story:
         dsn = stage.cluster.dsn()
         with Bank(dsn) as bank:
             bank.make(ACCOUNTS, OPENING_BALANCE)
-        workload = Workload(dsn, seed=self._options.seed)
+        workload = Workload(dsn, seed=self._options.seed, clock=self._clock)
         workload.start()
         try:
             self._back_up(stage)
             self._rest.wait(self._options.work_s)
             accident = self._have_accident(dsn)
-            self._rest.wait(1.0)
+            asked = CommitTime((accident - 1) // SECOND_US * SECOND_US)
+            self._wait_until_restorable(stage, asked)
+            recorded = workload.committed()
+            with Bank(dsn) as bank:
+                times = {one.xid: bank.commit_time(one.xid) for one in recorded}
+            stage.cluster.kill()
         finally:
-            journal = workload.stop()
-        with Bank(dsn) as bank:
-            times = {one.xid: bank.commit_time(one.xid) for one in journal.committed}
-        asked = CommitTime((accident - 1) // SECOND_US * SECOND_US)
-        segments, rpo_s = self._lose_the_server(stage, asked, max(times.values()))
+            journal = workload.stop(server_lost=True)
+        segments, rpo_s = self._count_losses(stage, journal)
         restored, rto_s = self._restore(stage, asked)
-        proof = prove(journal, times, asked, restored, accident)
+        proof = prove(recorded, times, asked, restored, accident)
         self._say_proof(proof, asked)
         return Outcome(
             proof=proof,
@@ -209,24 +219,26 @@ class Story:
         )
         return when
 
-    def _lose_the_server(self, stage: Stage, asked: CommitTime, newest: CommitTime) -> tuple[int, float]:
-        """Wait until the moment is proven restorable, then kill the server: segments, and RPO."""
+    def _wait_until_restorable(self, stage: Stage, asked: CommitTime) -> None:
+        """The work goes on until the moment is proven restorable."""
         deadline_s = self._clock.monotonic_s() + ARCHIVED_WITHIN_S
         while True:
             told = json.loads(stage.run("status", "--output", "json", check=False).stdout)
             latest = told["latest_restorable"]
             if latest is not None and parse_rfc3339(latest) > asked:
-                break
+                return
             if self._clock.monotonic_s() > deadline_s:
                 raise DeadlineExceeded(f"{format_rfc3339(asked)} was not archived in time: {told['reason']}")
             self._rest.wait(_POLL_S)
-        assert stage.cluster is not None
-        stage.cluster.kill()
+
+    def _count_losses(self, stage: Stage, journal: Journal) -> tuple[int, float]:
+        """After the server was killed under load: segments archived, and seconds of work not in them."""
         stage.stop_server()
         told = json.loads(stage.run("status", "--output", "json", check=False).stdout)
+        newest = max(one.acknowledged_us for one in journal.committed)
         rpo_s = max(0.0, (newest - parse_rfc3339(told["latest_restorable"])) / SECOND_US)
         self._say(
-            f"the server is killed (SIGKILL); {told['segments']} segments are archived, "
+            f"the server is killed at work (SIGKILL); {told['segments']} segments are archived, "
             f"latest restorable {told['latest_restorable'][11:19]} UTC"
         )
         return told["segments"], rpo_s
@@ -279,10 +291,14 @@ class Story:
 
 
 def prove(
-    journal: Journal, times: dict[int, CommitTime], asked: CommitTime, found: State, accident: CommitTime
+    recorded: list[Committed],
+    times: dict[int, CommitTime],
+    asked: CommitTime,
+    found: State,
+    accident: CommitTime,
 ) -> Proof:
     """Compare every row with what the workload recorded."""
-    wanted = expected_state(journal, times, asked)
+    wanted = expected_state(recorded, times, asked)
     differences = [
         f"account {account}: {found.balances.get(account)} instead of {wanted.balances.get(account)}"
         for account in sorted(wanted.balances.keys() | found.balances.keys())
@@ -293,9 +309,7 @@ def prove(
         for number in sorted(wanted.transfers.keys() | found.transfers.keys())
         if wanted.transfers.get(number) != found.transfers.get(number)
     ]
-    before = {
-        transfer.id for one in journal.committed if times[one.xid] < accident for transfer in one.transfers
-    }
+    before = {transfer.id for one in recorded if times[one.xid] < accident for transfer in one.transfers}
     return Proof(
         accounts=len(wanted.balances),
         transfers=len(wanted.transfers),

@@ -14,6 +14,8 @@ import threading
 from dataclasses import dataclass, field
 
 from walarchiver.core.moment import CommitTime
+from walarchiver.errors import DatabaseUnavailable
+from walarchiver.ports import Clock
 from walarchiver.postgres.demo_sql import Bank, Transfer
 
 ACCOUNTS = 200
@@ -26,6 +28,8 @@ class Committed:
 
     xid: int
     transfers: tuple[Transfer, ...]
+    acknowledged_us: int
+    """When the client had PostgreSQL's answer, on this host's clock."""
 
 
 @dataclass(slots=True)
@@ -45,11 +49,11 @@ class State:
     transfers: dict[int, Transfer]
 
 
-def expected_state(journal: Journal, commit_times: dict[int, CommitTime], at: CommitTime) -> State:
+def expected_state(committed: list[Committed], commit_times: dict[int, CommitTime], at: CommitTime) -> State:
     """What the tables must hold at a moment, from the journal and the server's commit times."""
     balances = dict.fromkeys(range(1, ACCOUNTS + 1), OPENING_BALANCE)
     transfers: dict[int, Transfer] = {}
-    for transaction in journal.committed:
+    for transaction in committed:
         if commit_times[transaction.xid] > at:
             continue
         for transfer in transaction.transfers:
@@ -62,13 +66,14 @@ def expected_state(journal: Journal, commit_times: dict[int, CommitTime], at: Co
 class Workload:
     """Clients at work until `stop`."""
 
-    def __init__(self, dsn: str, *, seed: int, clients: int = 3) -> None:
+    def __init__(self, dsn: str, *, seed: int, clock: Clock, clients: int = 3) -> None:
         self._dsn = dsn
+        self._clock = clock
         self._seed = seed
         self._clients = clients
         self._halt = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._failures: list[BaseException] = []
+        self._failures: list[DatabaseUnavailable] = []
         self.journal = Journal()
 
     def start(self) -> None:
@@ -77,14 +82,19 @@ class Workload:
             thread.start()
             self._threads.append(thread)
 
-    def stop(self) -> Journal:
-        """End all clients; raises what one of them met."""
+    def stop(self, *, server_lost: bool = False) -> Journal:
+        """End all clients; raises what one of them met, unless the server was taken from them."""
         self._halt.set()
         for thread in self._threads:
             thread.join()
-        if self._failures:
+        if self._failures and not server_lost:
             raise self._failures[0]
         return self.journal
+
+    def committed(self) -> list[Committed]:
+        """What has been committed so far."""
+        with self.journal.lock:
+            return list(self.journal.committed)
 
     def _client(self, number: int) -> None:
         chance = random.Random(self._seed * 1009 + number)  # noqa: S311 - a workload, not a secret
@@ -92,7 +102,7 @@ class Workload:
             with Bank(self._dsn) as bank:
                 while not self._halt.wait(chance.uniform(0.0, 0.004)):
                     self._work(bank, chance, number)
-        except BaseException as error:  # noqa: BLE001 - reported by stop()
+        except DatabaseUnavailable as error:
             self._failures.append(error)
 
     def _work(self, bank: Bank, chance: random.Random, number: int) -> None:
@@ -107,4 +117,4 @@ class Workload:
             if done is None:
                 self.journal.rolled_back += 1
             else:
-                self.journal.committed.append(Committed(*done))
+                self.journal.committed.append(Committed(*done, self._clock.now_us()))

@@ -66,7 +66,7 @@ class Bank:
         The 32-bit id of the transaction, as it stands in the WAL.
         """
         rows = []
-        with self._connection.transaction() as transaction:
+        with database_errors(), self._connection.transaction() as transaction:
             changes: dict[int, int] = {}
             for debit, credit, amount in moves:
                 changes[debit] = changes.get(debit, 0) - amount
