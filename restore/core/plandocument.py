@@ -48,14 +48,7 @@ def plan_document(
             ],
         },
         "base_backup": _base_backup(decision),
-        "wal": None
-        if decision.wal is None
-        else {
-            "first": decision.wal.first.name(size),
-            "last": decision.wal.last.name(size),
-            "count": decision.wal.count,
-            "bytes": decision.wal.bytes,
-        },
+        "wal": _wal(decision, view),
         "settings": dict(settings),
         "horizon": _time(decision.horizon),
         "nearest": {"before": _time(decision.nearest.before), "after": _time(decision.nearest.after)},
@@ -64,14 +57,7 @@ def plan_document(
             {"name": point.name, "lsn": format_lsn(point.end), "time": _time(point.time)}
             for point in decision.candidates
         ],
-        "disputed": None
-        if decision.disputed is None
-        else {
-            "first": format_lsn(decision.disputed.first),
-            "last": format_lsn(decision.disputed.last),
-            "events": decision.disputed.events,
-            "backward_us": decision.disputed.backward_us,
-        },
+        "disputed": _disputed(decision),
         "prepared": [event_to_json(event) for event in decision.prepared_open],
         "undone": {
             "commits": None if decision.stop is None else decision.undone_commits,
@@ -95,6 +81,30 @@ def _stop(decision: Decision) -> Json:
         "commit_time": None if commit is None else _time(commit.time),
         "commit_lsn": None if commit is None else format_lsn(commit.lsn),
         "event": event_to_json(stop.stop_event),
+    }
+
+
+def _wal(decision: Decision, view: View) -> Json:
+    need = decision.wal
+    if need is None:
+        return None
+    return {
+        "first": need.first.name(view.segment_size),
+        "last": need.last.name(view.segment_size),
+        "count": need.count,
+        "bytes": need.bytes,
+    }
+
+
+def _disputed(decision: Decision) -> Json:
+    disputed = decision.disputed
+    if disputed is None:
+        return None
+    return {
+        "first": format_lsn(disputed.first),
+        "last": format_lsn(disputed.last),
+        "events": disputed.events,
+        "backward_us": disputed.backward_us,
     }
 
 
