@@ -25,7 +25,7 @@ from walarchiver.clock import SystemClock, SystemRandom
 from walarchiver.embedded.binaries import weed_binary
 from walarchiver.embedded.seaweed import SeaweedServer
 server = SeaweedServer(weed_binary(), Path(sys.argv[1]), SystemClock(), SystemRandom()).start()
-print(server.pid, flush=True)
+print(server.pid, server.endpoint.rpartition(":")[2], flush=True)
 time.sleep(600)
 """
 
@@ -79,11 +79,12 @@ def test_the_server_ends_with_the_process_that_started_it(tmp_path: Path, end: s
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     ) as starter:
         assert starter.stdout is not None
-        group = int(starter.stdout.readline())
+        group, port = (int(word) for word in starter.stdout.readline().split())
         assert members(group)
         starter.send_signal(end)
         starter.wait(60)
     assert group_ends(group)
+    assert not Path(f"/tmp/seaweedfs-s3-grpc-{port + 10000}.sock").exists()
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ _LOG_TAIL_BYTES = 2000
 
 # The watcher outlives nothing: it shares the process group that it kills once our end of the pipe
 # is closed. `exec` makes the server the group's leader and our direct child.
-_LAUNCH = 'exec 3<&0 </dev/null; (read -r _ <&3; kill -s KILL -- -$$) & exec "$@" 3<&-'
+_LAUNCH = 'exec 3<&0 </dev/null; (read -r _ <&3; rm -f {sockets}; kill -s KILL -- -$$) & exec "$@" 3<&-'
 
 
 class SeaweedServer:
@@ -125,7 +125,8 @@ class SeaweedServer:
             process.wait(_END_TIMEOUT_S)
             if process.stdin is not None:
                 process.stdin.close()
-            self._remove_sockets()
+            for path in self._sockets():
+                Path(path).unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -190,7 +191,15 @@ class SeaweedServer:
         atexit.register(self.stop)
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _LAUNCH, "sh", str(self._binary), "server", *arguments],
+                [
+                    "/bin/sh",
+                    "-c",
+                    _LAUNCH.format(sockets=" ".join(self._sockets())),
+                    "sh",
+                    str(self._binary),
+                    "server",
+                    *arguments,
+                ],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -226,10 +235,9 @@ class SeaweedServer:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL_S)
 
-    def _remove_sockets(self) -> None:
-        """weed puts gRPC sockets into /tmp, and leaves them behind when it is killed."""
-        for name, port in self._ports.items():
-            Path(f"/tmp/seaweedfs-{name}-grpc-{port + 10000}.sock").unlink(missing_ok=True)  # noqa: S108 - not ours to choose
+    def _sockets(self) -> list[str]:
+        """The gRPC sockets that weed puts into /tmp, and leaves behind when it is killed."""
+        return [f"/tmp/seaweedfs-{name}-grpc-{port + 10000}.sock" for name, port in self._ports.items()]  # noqa: S108
 
     def _log_tail(self) -> str:
         try:
