@@ -14,6 +14,7 @@ Source: PostgreSQL src/include/access/xact.h (xl_xact_*, XACT_XINFO_*), catalog/
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ from walarchiver.core.lsn import Lsn, format_lsn
 from walarchiver.core.moment import POSTGRES_EPOCH_US, CommitTime
 from walarchiver.core.scan import (
     Checkpoint,
+    Ending,
     Event,
     EventKind,
     ParameterChange,
@@ -226,10 +228,12 @@ def next_record(lsn: Lsn, pages_of: PagesOf, *, segment_size: SegmentBytes) -> L
     `lsn` may be any position. Checksums are not looked at.
     """
     segments = _from(lsn // segment_size, pages_of)
-    for record in Walk(segments, segment_size=segment_size, crc=CrcPolicy.NONE):
-        if record.start >= lsn:
-            return record.start
-    return None
+    before = Walk(segments, segment_size=segment_size, stop=lsn, crc=CrcPolicy.NONE, wanted=frozenset())
+    deque(before, maxlen=0)
+    if before.end is None or before.ending is not Ending.WHOLE:
+        return None
+    after = records_from(before.end, pages_of, segment_size=segment_size, crc=CrcPolicy.NONE)
+    return next((record.start for record in after), None)
 
 
 def scan_segment(

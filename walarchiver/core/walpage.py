@@ -133,7 +133,10 @@ def check_pages(
     Not for partial segments, whose tail may hold anything. Raises CorruptSegment.
     """
     assert first_address % PAGE_BYTES == 0
-    assert len(chunk) % PAGE_BYTES == 0
+    if len(chunk) % PAGE_BYTES:
+        raise CorruptSegment(
+            f"{name} ends inside a page, {len(chunk)} bytes behind {format_lsn(first_address)}"
+        )
     for at in range(0, len(chunk), PAGE_BYTES):
         found, _flags, _timeline, address, _missing = PAGE_HEADER.unpack_from(chunk, at)
         expected = first_address + at

@@ -234,8 +234,9 @@ class Walk:
     def _begin(self, page: _Page) -> int:
         """Position of the first record, or set up the rest of one that began before the walk."""
         self._began = True
-        if self._start is not None:
-            return max(page.pos, self._start + -self._start % 8 - page.shift)
+        start = 0 if self._start is None else self._start + -self._start % 8 - page.shift
+        if start > page.pos:
+            return start
         if page.flags & walpage.FIRST_IS_CONTRECORD:
             self._torn = _Torn(None, page.missing)
         return page.pos
