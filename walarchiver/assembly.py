@@ -15,9 +15,11 @@ from pathlib import Path
 
 from walarchiver.catalog import Catalog
 from walarchiver.clock import SystemClock, SystemRandom
+from walarchiver.core.objectname import repo_key
 from walarchiver.core.segment import SegmentBytes
 from walarchiver.depositor import Depositor
 from walarchiver.errors import ConfigError, WrongCluster
+from walarchiver.format.mark import MARK_BYTES_MAX
 from walarchiver.format.records import ClusterRecord, KeyringRecord, Record
 from walarchiver.format.signed import Signer
 from walarchiver.keys.epochs import recipients_of
@@ -26,6 +28,7 @@ from walarchiver.keys.masterkey import MasterKey, parse_master_key, read_master_
 from walarchiver.keys.rootkey import parse_root_text
 from walarchiver.keys.xwing import XWingIdentity
 from walarchiver.ledger import Ledger, Proposal, Writer
+from walarchiver.log import get_log
 from walarchiver.ports import Clock, Identity, ObjectStore, Random
 from walarchiver.postgres.probe import ServerFacts
 from walarchiver.repository import Repository, first_cluster
@@ -33,7 +36,11 @@ from walarchiver.settings import Settings
 from walarchiver.settings_schema import RepositorySettings
 from walarchiver.storage import open_store
 from walarchiver.storage.credentials import CredentialsCommand, CredentialSource, PlatformRole, file_source
+from walarchiver.storage.guarded import GuardedStore
 from walarchiver.storage.options import Addressing, ChecksumMode, S3Options
+from walarchiver.storage.probe import probe_create_once
+
+log = get_log("repository")
 
 COMMAND_TIMEOUT_S = 30
 
@@ -58,6 +65,8 @@ class Archive:
     cluster: ClusterRecord
     repository: Repository
     ledger: Ledger
+    single_writer: bool = False
+    """The store does not refuse second creates: only one host may archive into it."""
 
     @property
     def system(self) -> str:
@@ -229,6 +238,7 @@ def join_archive(
     """
     section = host.settings.repository(repository_name)
     repository = open_repository(host, repository_name)
+    single_writer = guard_store(repository)
     writer = writer_of(host, section)
     ledger = repository.ledger(str(system), catalog_of(host, repository, str(system)), writer, observe)
     ledger.refresh()
@@ -240,7 +250,21 @@ def join_archive(
             f"system {system} is archived as cluster {record.name!r}, the configuration calls it {cluster!r}",
             hint="Rename the [cluster] section, or re-initialise what was cloned.",
         )
-    return Archive(record, repository, ledger)
+    return Archive(record, repository, ledger, single_writer)
+
+
+def guard_store(repository: Repository) -> bool:
+    """Probe whether names can be written once only, in this very bucket; True when they cannot.
+
+    Then every create looks first, which protects a single writer only. Raises Store….
+    """
+    mark = repository.store.get(repo_key(), bytes_max=MARK_BYTES_MAX)
+    capability = probe_create_once(repository.store, repo_key(), mark or b"")
+    if capability.create_once:
+        return False
+    log.error("single writer only", repository=repository.store.url, reason=capability.line)
+    repository.store = GuardedStore(repository.store)
+    return True
 
 
 def begin_chain(ledger: Ledger, repository: Repository, cluster: str, facts: ServerFacts) -> None:

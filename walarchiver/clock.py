@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 
 class SystemClock:
@@ -41,3 +42,17 @@ class SystemRandom:
     def uniform(self, low: float, high: float) -> float:
         """A number between `low` and `high`, for jitter."""
         return self._generator.uniform(low, high)
+
+
+def host_timezone() -> str:
+    """IANA name of this host's zone, for showing times to people; UTC when it cannot be told."""
+    for name in (
+        os.environ.get("TZ", "").lstrip(":"),
+        os.path.realpath("/etc/localtime").partition("zoneinfo/")[2],
+    ):
+        try:
+            if name:
+                return ZoneInfo(name).key
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            continue
+    return "UTC"

@@ -8,6 +8,9 @@ Rules (docs/format.md, "Ledger"):
 - The entry is ours when the stored bytes equal what was sent; never by assumption.
 - An append whose outcome stays open is reported as not done. Should it have landed after all, the
   next reading finds it, and the repeated proposal sees its fact recorded.
+- No stranger's object can stop a chain: one that is no valid entry is void where its number is due
+  (however long it is: it is hashed piece by piece), and is passed over where numbers before it are
+  missing. An entry that a member signed behind a missing number means that the chain lost one.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import asyncio
 import hashlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -27,11 +30,12 @@ from walarchiver.errors import (
     KeyTaken,
     LedgerBroken,
     LedgerContended,
+    ObjectDamaged,
     ObjectMissing,
     ShuttingDown,
     WalarchiverError,
 )
-from walarchiver.format.chain import Accepted, ChainState, Void, accept, build_entry
+from walarchiver.format.chain import Accepted, ChainState, Void, accept, build_entry, is_from_member, void
 from walarchiver.format.entry import ENTRY_BYTES_MAX, RECORDS_MAX
 from walarchiver.format.keyring import Keyring
 from walarchiver.format.records import Record
@@ -42,6 +46,8 @@ from walarchiver.ports import Clock, ObjectStore, StoredVersion
 log = get_log("ledger")
 
 _TRIES_MAX = 64
+_PIECE_BYTES = 8 << 20
+"""How much of an object too long to be an entry is held at a time."""
 
 
 class Keyrings(Protocol):
@@ -84,7 +90,15 @@ class _Batch:
     """What one try of an append carries."""
 
     records: list[Record] = field(default_factory=list)
-    members: list[int] = field(default_factory=list)
+    members: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What one version of a ledger name holds; `body` is None when it is too long for an entry."""
+
+    sha256: str
+    body: bytes | None
 
 
 class Ledger:
@@ -111,6 +125,7 @@ class Ledger:
         self._observe = observe
         self._lock = threading.RLock()
         self._anchored = False
+        self._strays: set[tuple[str, str | None]] = set()
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -141,13 +156,34 @@ class Ledger:
                 name = parse_ledger_key(key)
                 if name is None:
                     continue
-                seq = name.seq
-                if seq > state.next_seq:
+                if name.seq == state.next_seq:
+                    state = self._take(state, name.seq, list(versions))
+                elif not self._is_stray(name.seq, list(versions)):
+                    if self._contents(ledger_key(self.system, state.next_seq)):
+                        return self.refresh()  # written while the listing was under way
                     raise LedgerBroken(
-                        f"entry {state.next_seq} of system {self.system} is missing before entry {seq}"
+                        f"entry {state.next_seq} of system {self.system} is missing before entry {name.seq}"
                     )
-                state = self._take(state, seq, list(versions))
             return state
+
+    def _is_stray(self, seq: int, versions: Sequence[StoredVersion]) -> bool:
+        """Whether what stands behind a missing number is no member's; such a one says nothing."""
+        for version in versions:
+            place = (version.key, version.version_id)
+            if version.is_delete_marker or place in self._strays:
+                continue
+            found = self._content(version)
+            if found is not None and found.body is not None and self._is_members(seq, found.body):
+                return False
+            log.error("stray object behind the ledger's head", system=self.system, seq=seq)
+            self._strays.add(place)
+        return True
+
+    def _is_members(self, seq: int, raw: bytes) -> bool:
+        return any(
+            is_from_member(raw, repo=self._repo, system=self.system, seq=seq, keyrings=keyrings())
+            for keyrings in (self._keyrings.known, self._keyrings.refresh)
+        )
 
     def _check_anchor(self) -> None:
         """Once per process: is the catalog's head still what the store holds? Else start anew."""
@@ -157,51 +193,66 @@ class Ledger:
         if state.next_seq:
             head = state.next_seq - 1
             expected = self.catalog.entry_sha256(head)
-            key = ledger_key(self.system, head)
-            bodies = self._bodies([v for v in self.store.list_versions(key) if v.key == key])
-            if not any(hashlib.sha256(body).hexdigest() == expected for body in bodies):
+            contents = self._contents(ledger_key(self.system, head))
+            if all(content.sha256 != expected for content in contents):
                 self.catalog.clear()
         self._anchored = True
 
-    def _bodies(self, versions: Sequence[StoredVersion]) -> Iterator[bytes]:
-        """The distinct stored contents of a name, the oldest first (listings give the newest first)."""
-        seen: set[bytes] = set()
-        for version in reversed(versions):
-            if version.is_delete_marker:
-                continue
-            body = self.store.get(version.key, version_id=version.version_id, bytes_max=ENTRY_BYTES_MAX)
-            if body is not None and body not in seen:
-                seen.add(body)
-                yield body
+    def _contents(self, key: str) -> list[_Content]:
+        """The distinct stored contents of a name, the oldest first."""
+        return self._distinct([v for v in self.store.list_versions(key) if v.key == key])
+
+    def _distinct(self, versions: Sequence[StoredVersion]) -> list[_Content]:
+        """The distinct contents among the versions of a name (a listing gives the newest first)."""
+        found = (self._content(version) for version in reversed(versions) if not version.is_delete_marker)
+        return list({content.sha256: content for content in found if content is not None}.values())
+
+    def _content(self, version: StoredVersion) -> _Content | None:
+        """What a version holds; None when it is gone by now."""
+        key, version_id = version.key, version.version_id
+        if version.size <= ENTRY_BYTES_MAX:
+            body = self.store.get(key, version_id=version_id, bytes_max=ENTRY_BYTES_MAX)
+            return None if body is None else _Content(hashlib.sha256(body).hexdigest(), body)
+        hasher = hashlib.sha256()
+        start = 0
+        while start < version.size:
+            piece = self.store.get_range(key, start=start, length=_PIECE_BYTES, version_id=version_id)
+            if piece is None:
+                return None
+            if not piece:
+                raise ObjectDamaged(f"{key} gave {start} of its {version.size} bytes")
+            hasher.update(piece)
+            start += len(piece)
+        return _Content(hasher.hexdigest(), None)
 
     def _take(self, state: ChainState, seq: int, versions: Sequence[StoredVersion]) -> ChainState:
-        bodies = list(self._bodies(versions))
-        if not bodies:
+        contents = self._distinct(versions)
+        if not contents:
             raise ObjectMissing(f"entry {seq} of system {self.system} is listed but has no readable version")
-        verdicts = [self._judge(state, seq, body) for body in bodies]
-        good = [
-            (body, verdict)
-            for body, verdict in zip(bodies, verdicts, strict=True)
-            if isinstance(verdict, Accepted)
+        verdicts = [
+            void(state, seq, content.sha256, "longer than an entry can be")
+            if content.body is None
+            else self._judge(state, seq, content.body)
+            for content in contents
         ]
+        good = [verdict for verdict in verdicts if isinstance(verdict, Accepted)]
         if len(good) > 1:
             raise LedgerBroken(
                 f"entry {seq} of system {self.system} has {len(good)} different versions that verify"
             )
         if good:
-            body, verdict = good[0]
-            self._apply(seq, body, verdict)
-            return verdict.state
-        void = verdicts[0]
-        assert isinstance(void, Void)
-        log.error("void ledger entry", system=self.system, seq=seq, reason=void.why)
-        self.catalog.apply(seq=seq, sha256=void.sha256, time_us=0, writer="", records=(), void=True)
-        return void.state
+            self._apply(seq, good[0])
+            return good[0].state
+        oldest = verdicts[0]
+        assert isinstance(oldest, Void)
+        log.error("void ledger entry", system=self.system, seq=seq, reason=oldest.why)
+        self.catalog.apply(seq=seq, sha256=oldest.sha256, time_us=0, writer="", records=(), void=True)
+        return oldest.state
 
-    def _apply(self, seq: int, body: bytes, verdict: Accepted) -> None:
+    def _apply(self, seq: int, verdict: Accepted) -> None:
         self.catalog.apply(
             seq=seq,
-            sha256=hashlib.sha256(body).hexdigest(),
+            sha256=verdict.entry.sha256,
             time_us=verdict.entry.time,
             writer=verdict.entry.writer,
             records=verdict.entry.records,
@@ -220,20 +271,18 @@ class Ledger:
         with self._lock:
             if self.state().next_seq == 0 or not self._anchored:
                 self.refresh()
-            for _ in range(_TRIES_MAX):
+            lost = 0
+            while waiting:
                 batch = self._gather(proposals, waiting, outcomes)
-                if not batch.records:
-                    waiting = [index for index in waiting if index not in batch.members]
-                    if not waiting:
-                        return outcomes
+                if batch.records and not self._append(batch.records):
+                    lost += 1
+                    if lost == _TRIES_MAX:
+                        raise LedgerContended(
+                            f"lost the race for the next ledger entry of system {self.system} {lost} times"
+                        )
                     continue
-                if self._append(batch.records):
-                    waiting = [index for index in waiting if index not in batch.members]
-                    if not waiting:
-                        return outcomes
-        raise LedgerContended(
-            f"lost the race for the next ledger entry of system {self.system} {_TRIES_MAX} times"
-        )
+                waiting = [index for index in waiting if index not in batch.members]
+        return outcomes
 
     def _gather(
         self, proposals: Sequence[Proposal], waiting: Sequence[int], outcomes: list[WalarchiverError | None]
@@ -249,14 +298,15 @@ class Ledger:
                 records = proposal.decide(self.catalog)
             except WalarchiverError as refusal:
                 outcomes[index] = refusal
-                batch.members.append(index)
+                batch.members.add(index)
                 continue
             fresh = [record for record in records if record not in batch.records]
             if batch.records and len(batch.records) + len(fresh) > RECORDS_MAX:
                 break
-            subjects.add(proposal.subject)
+            if records:
+                subjects.add(proposal.subject)
             batch.records.extend(fresh)
-            batch.members.append(index)
+            batch.members.add(index)
         return batch
 
     def _append(self, records: Sequence[Record]) -> bool:
@@ -280,19 +330,32 @@ class Ledger:
         try:
             self.store.put_new(key, raw)
         except KeyTaken:
-            stored = list(self._bodies([v for v in self.store.list_versions(key) if v.key == key]))
-            if raw not in stored:
+            if all(content.body != raw for content in self._contents(key)):
                 self.refresh()
                 return False
         self._observe("ledger: after put")
-        self._apply(seq, raw, verdict)
+        self._apply(seq, verdict)
         self._observe("ledger: after apply")
         return True
 
     def rebuild(self, progress: Callable[[int], None] = lambda _seq: None) -> ChainState:
-        """Drop the projection and make it again from the repository alone."""
+        """Make the projection again from the repository alone, and put it in the old one's place.
+
+        Other processes that share the file see the old one until the new one is whole.
+        """
         with self._lock:
-            self.catalog.clear()
+            fresh = Catalog(None)
+            try:
+                Ledger(
+                    store=self.store,
+                    repo=self._repo,
+                    system=self.system,
+                    catalog=fresh,
+                    keyrings=self._keyrings,
+                ).refresh()
+                self.catalog.replace_with(fresh)
+            finally:
+                fresh.close()
             self._anchored = True
             state = self.refresh()
             progress(state.next_seq)
@@ -306,6 +369,7 @@ class LedgerQueue:
         self.ledger = ledger
         self._executor = executor
         self._waiting: list[tuple[Proposal, asyncio.Future[None]]] = []
+        self._taken: list[tuple[Proposal, asyncio.Future[None]]] = []
         self._waiting_max = waiting_max
         self._wake = asyncio.Event()
         self._closed = False
@@ -325,29 +389,40 @@ class LedgerQueue:
         await future
 
     async def run(self) -> None:
-        """Serve until cancelled or closed and empty."""
-        loop = asyncio.get_running_loop()
-        while not (self._closed and not self._waiting):
-            if not self._waiting:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            taken, self._waiting = (
-                self._waiting[:RECORDS_MAX],
-                self._waiting[RECORDS_MAX:],
-            )
-            proposals = [proposal for proposal, _ in taken]
-            try:
-                outcomes = await loop.run_in_executor(self._executor, self.ledger.commit, proposals)
-            except WalarchiverError as error:
-                outcomes = [error] * len(taken)
-            for (_, future), outcome in zip(taken, outcomes, strict=True):
-                if future.done():
+        """Serve until cancelled or closed and empty. However it ends, nobody is left waiting."""
+        try:
+            while not (self._closed and not self._waiting):
+                if not self._waiting:
+                    self._wake.clear()
+                    await self._wake.wait()
                     continue
-                if outcome is None:
-                    future.set_result(None)
-                else:
-                    future.set_exception(outcome)
+                await self._serve_next()
+        finally:
+            self._closed = True
+            for _, future in (*self._taken, *self._waiting):
+                if not future.done():
+                    future.set_exception(ShuttingDown("the ledger stopped before this was recorded"))
+            self._taken, self._waiting = [], []
+
+    async def _serve_next(self) -> None:
+        """Commit what waits, as much as one entry takes."""
+        self._taken, self._waiting = self._waiting[:RECORDS_MAX], self._waiting[RECORDS_MAX:]
+        proposals = [proposal for proposal, _ in self._taken]
+        outcomes: Sequence[WalarchiverError | None]
+        try:
+            outcomes = await asyncio.get_running_loop().run_in_executor(
+                self._executor, self.ledger.commit, proposals
+            )
+        except WalarchiverError as error:
+            outcomes = [error] * len(proposals)
+        for (_, future), outcome in zip(self._taken, outcomes, strict=True):
+            if future.done():
+                continue
+            if outcome is None:
+                future.set_result(None)
+            else:
+                future.set_exception(outcome)
+        self._taken = []
 
     def close(self) -> None:
         """Take nothing new; `run` returns once what waits is done."""

@@ -1,8 +1,10 @@
 """Status: how far a cluster can be restored, told from the ledger alone.
 
 Rules:
-- The headline is the latest restorable second: the newest horizon sample that unbroken WAL from a
-  base backup covers. The ledger proves it; no key is needed to say it.
+- The headline is the latest restorable second: what the newest horizon sample proves that unbroken
+  WAL from a base backup covers. The ledger proves it; no key is needed to say it. The planner, who
+  opens the WAL, may know of a later moment, never of an earlier one only: what is promised here
+  can be planned, unless the clock was stepped.
 - Each shortcoming is said with its cause and the next step.
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from restore.core.horizon import SAMPLE_MARGIN_US
 from walarchiver.assembly import Archive
 from walarchiver.core.coverage import Run, coverage_on_path, gap_names
 from walarchiver.core.history import TimelineHistory
@@ -43,6 +46,7 @@ class Status:
     """Why `latest` is what it is, or why there is none."""
     backups: tuple[BackupRecord, ...]
     gaps: tuple[tuple[str, str], ...]
+    single_writer: bool
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -58,6 +62,11 @@ class Status:
             found.append(
                 f"{len(self.void_entries)} void ledger entries (first: {self.void_entries[0]}): "
                 "somebody without a valid key wrote to the repository."
+            )
+        if self.single_writer:
+            found.append(
+                "The store does not refuse second creates: let one host only archive into it, "
+                "or choose a store with conditional writes."
             )
         return tuple(found)
 
@@ -89,6 +98,7 @@ def status_of(archive: Archive, clock: Clock) -> Status:
         reason=reason,
         backups=backups,
         gaps=gap_names(runs, size),
+        single_writer=archive.single_writer,
     )
 
 
@@ -112,16 +122,21 @@ def _window(
         end = (reach.last + 1) * size
         for sample in archive.catalog.horizons():
             covered = backup.stop_lsn <= covered_position(sample.lsn, size) <= end
-            if sample.timeline in path.path and covered and (latest is None or sample.time > latest):
-                latest = sample.time
+            proven = CommitTime(sample.time - SAMPLE_MARGIN_US)
+            if sample.timeline not in path.path or not covered or proven < backup.stop_time:
+                continue
+            if latest is None or proven > latest:
+                latest = proven
                 reason = (
                     f"WAL is unbroken from base backup {backup.backup} to "
                     f"{Segment(path.timeline_of_segment(reach.last, size), reach.last).name(size)}, and the "
                     "server was seen at that point at that time."
                 )
     if earliest is not None and latest is None:
-        latest = earliest
-        reason = "The newest base backup is complete; no later moment is proven yet."
+        reason = (
+            "A base backup is complete (`restore --at latest` works), but no moment behind it is proven yet: "
+            "that takes a second, and the server's own report."
+        )
     return earliest, latest, reason
 
 

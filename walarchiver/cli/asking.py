@@ -20,6 +20,7 @@ from restore.planning import Question, ask, view_of
 from restore.workplace import Workplace
 from walarchiver.assembly import Archive, Host, open_archive
 from walarchiver.cli.context import Context
+from walarchiver.clock import host_timezone
 from walarchiver.core.segment import Segment
 from walarchiver.errors import UsageError
 
@@ -55,7 +56,12 @@ class Answer:
 
 def answer(context: Context, host: Host, args: argparse.Namespace) -> Answer:
     """Ask the planner. Raises TimeNotUnderstood and its kin, UnknownCluster, KeyCannotOpen, …"""
-    understood = parse_when(args.at, now_us=host.clock.now_us(), timezone=host.settings.server.timezone)
+    understood = parse_when(
+        args.at,
+        now_us=host.clock.now_us(),
+        timezone=host.settings.server.timezone,
+        host_timezone=host_timezone(),
+    )
     prove_horizon(host, context.cluster)
     archive = open_archive(host, context.cluster, system=args.system)
     view = view_of(archive.catalog, archive.cluster, archive.ledger.state().next_seq)

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from walarchiver.assembly import Host, open_archive
+from walarchiver.cli.asking import prove_horizon
 from walarchiver.cli.context import Context
 from walarchiver.cli.when import both_clocks
 from walarchiver.status import Status, status_document, status_of
@@ -26,6 +27,10 @@ def run(context: Context, args: argparse.Namespace) -> int:
     host = Host.here(context.settings())
     archive = open_archive(host, context.cluster, system=args.system)
     status = status_of(archive, host.clock)
+    if status.latest is None and status.backups:
+        prove_horizon(host, context.cluster)  # an idle server's first proof would come a minute later
+        archive.ledger.refresh()
+        status = status_of(archive, host.clock)
     text = status_text(status, host.settings.server.timezone)
     context.result(text, status_document(archive, host.clock))
     return DEGRADED if status.problems else 0

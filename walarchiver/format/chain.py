@@ -19,7 +19,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from walarchiver.errors import LedgerBroken, Untrusted
+from walarchiver.errors import BadSignature, LedgerBroken, Untrusted
 from walarchiver.format.entry import NO_ENTRY, Entry, VoidMark, encode_and_sign, split_entry
 from walarchiver.format.keyring import Keyring, Role
 from walarchiver.format.records import ClusterRecord, KeyringRecord, Record
@@ -127,6 +127,30 @@ def void(state: ChainState, seq: int, sha256: str, why: str, *, missing_keyring:
         raise LedgerBroken(f"entry {seq} where {state.next_seq} is due")
     following = replace(state, next_seq=seq + 1, voids=(*state.voids, VoidMark(seq, sha256)))
     return Void(following, seq, sha256, why, missing_keyring)
+
+
+def is_from_member(
+    raw: bytes, *, repo: str, system: str, seq: int, keyrings: Mapping[int, Keyring]
+) -> bool:
+    """Whether a member of any of these keyrings signed `raw` as an entry for just this place.
+
+    Behind a missing number such an entry shows that one is lost; anything else is a stranger's.
+    """
+    try:
+        entry, text = split_entry(raw)
+    except Untrusted:
+        return False
+    if (entry.repo, entry.system, entry.seq) != (repo, system, seq):
+        return False
+    members = [member for keyring in keyrings.values() for member in keyring.signer(entry.writer, system)]
+    for member in members:
+        if member.public is not None:
+            try:
+                text.verify(member.public)
+            except BadSignature:
+                return False
+            return True
+    return False
 
 
 def build_entry(
