@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "walarchiver.service",
         "walarchiver.assembly",
         "walarchiver.clusterservice",
+        "walarchiver.gauges",
         "walarchiver.status",
         "restore.planserver",
         "restore.restoring",

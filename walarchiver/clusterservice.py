@@ -22,7 +22,8 @@ from walarchiver.core.segment import SegmentBytes, SegmentFile, WalFile
 from walarchiver.errors import ConfigError, DatabaseUnavailable, NotAWalFile, Transient, WalarchiverError
 from walarchiver.format.records import HorizonRecord, Record
 from walarchiver.horizon import HorizonSamples, Sample
-from walarchiver.ledger import LedgerQueue, fact
+from walarchiver.ledger import fact
+from walarchiver.ledgerqueue import LedgerQueue
 from walarchiver.log import get_log
 from walarchiver.ports import Clock
 from walarchiver.postgres.probe import HorizonSampler
@@ -67,6 +68,10 @@ class ClusterService:
         self._clock = clock
         self._lanes: Sequence[Lane] = ()
         self._why_not: WalarchiverError = Transient(f"cluster {name} is still being opened")
+
+    @property
+    def data_directory(self) -> Path | None:
+        return self._settings.data_directory
 
     @property
     def ready(self) -> bool:

@@ -23,8 +23,9 @@ from walarchiver.archiver import Archiver, ClusterFacts
 from walarchiver.assembly import Archive, Host, depositor_of, join_archive
 from walarchiver.clusterservice import ClusterService, Lane, riding_samples
 from walarchiver.errors import ConfigError, UsageError, WalarchiverError
+from walarchiver.gauges import ALARMING, keep_gauges
 from walarchiver.horizon import HorizonSamples
-from walarchiver.ledger import LedgerQueue
+from walarchiver.ledgerqueue import LedgerQueue
 from walarchiver.listening import ConnectionLimits, Peer, PeerRule
 from walarchiver.log import get_log
 from walarchiver.metrics import Metrics
@@ -72,6 +73,8 @@ class Service:
         try:
             archived = await service.push(Path(path))
         except WalarchiverError as error:
+            if error.code in ALARMING:
+                self.metrics.alarms.labels(cluster=service.name, code=error.code).inc()
             log.warning(
                 "push refused", cluster=service.name, path=path, code=error.code, reason=error.message
             )
@@ -199,6 +202,8 @@ class Service:
                 drain_s=settings.drain.total_seconds(),
             ):
                 running = [tasks.create_task(service.run()) for service in self.clusters.values()]
+                gauges = keep_gauges(self.metrics, self.clusters, clock=self._host.clock, executor=self._io)
+                running.append(tasks.create_task(gauges))
                 log.info("serving", socket=settings.socket, clusters=", ".join(self.clusters))
                 ready()
                 await self._stop.wait()
