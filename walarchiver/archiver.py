@@ -7,15 +7,16 @@ Rules:
   alarmed; nothing is ever overwritten.
 - Every file is checked against the cluster before a byte is stored: name, size, long page header
   (magic, system identifier, segment size, page address, timeline), every page's header.
-- Two calls for one name share one piece of work only if they name the same file; PostgreSQL does
-  repeat a call after a crash while the first one still runs.
-- Memory: one part (at most 64 MiB plain) per worker, whatever the segment size.
+- Two calls for one name share one piece of work only if they name the same, unchanged file;
+  PostgreSQL does repeat a call after a crash while the first one still runs.
+- A caller that goes away stops nothing: the work ends, and whoever asks again finds its result.
+- Memory: a bounded number of parts (at most 64 MiB plain each), whatever the segment size.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,7 @@ from walarchiver.core.walpage import (
     read_first_page,
 )
 from walarchiver.depositor import Deposit, Depositor
-from walarchiver.errors import CorruptSegment, SegmentConflict
+from walarchiver.errors import CorruptSegment, MalformedObject, SegmentConflict
 from walarchiver.format.records import (
     FirstPage,
     ForkFact,
@@ -54,11 +55,14 @@ from walarchiver.format.records import (
     StoredObject,
     WalRecord,
 )
-from walarchiver.ledger import LedgerQueue, Proposal
+from walarchiver.ledger import Proposal
+from walarchiver.ledgerqueue import LedgerQueue
 
 PART_BYTES = 64 << 20
 """Plain bytes per object; docs/format.md."""
 READ_BYTES = 1 << 20
+PARTS_HELD = 8
+"""Sealed parts in memory at a time, over all files."""
 HISTORY_BYTES_MAX = 1 << 20
 """A line per ancestor: a few hundred bytes; anything near this is not a history."""
 
@@ -94,18 +98,22 @@ class Archiver:
         cpu: Executor,
         io: Executor,
         companions: Callable[[WalFile], tuple[Record, ...]] = lambda _file: (),
+        accompanied: Callable[[Sequence[Record]], None] = lambda _records: None,
         observe: Callable[[str], None] = lambda _step: None,
     ) -> None:
-        """`companions` gives records that ride along with a file's own (horizon samples);
-        `observe` is told each step, for tests that stop there."""
+        """`companions` gives records that ride along with a file's own (horizon samples), and may be
+        asked again after a lost race; `accompanied` hears which of them are durable. `observe` is
+        told each step, for tests that stop there."""
         self.cluster = cluster
         self._depositor = depositor
         self._queue = queue
         self._cpu = cpu
         self._io = io
         self._companions = companions
+        self._accompanied = accompanied
         self._observe = observe
-        self._running: dict[tuple[str, Path], asyncio.Task[Archived]] = {}
+        self._parts = asyncio.Semaphore(PARTS_HELD)
+        self._running: dict[tuple[str, Path, _Unchanged], asyncio.Task[Archived]] = {}
 
     @property
     def catalog(self) -> Catalog:
@@ -118,12 +126,19 @@ class Archiver:
         StoreUnavailable, LedgerContended: not acknowledged, ask again.
         """
         file = parse_wal_file(name, self.cluster.segment_size)
-        key = (name, path)
+        unchanged = await asyncio.get_running_loop().run_in_executor(self._io, _unchanged, path)
+        key = (name, path, unchanged)
         task = self._running.get(key)
         if task is None:
             task = asyncio.create_task(self._archive(name, file, path), name=f"archive {name}")
             self._running[key] = task
-            task.add_done_callback(lambda _done: self._running.pop(key, None))
+
+            def ended(done: asyncio.Task[Archived]) -> None:
+                self._running.pop(key, None)
+                if not done.cancelled():
+                    done.exception()  # looked at, also when every caller has gone away
+
+            task.add_done_callback(ended)
         return await asyncio.shield(task)
 
     async def drain(self) -> None:
@@ -141,19 +156,22 @@ class Archiver:
             return Archived(name, length, fresh=False)
         record, epochs = await self._deposit(name, file, path)
         self._observe("archive: deposited")
-        await self._queue.submit(self._proposal(name, file, record, epochs))
-        self._observe("archive: recorded")
-        return Archived(name, record.len, fresh=True)
+        riding: list[Record] = []
 
-    def _proposal(self, name: str, file: WalFile, record: FileRecord, epochs: frozenset[str]) -> Proposal:
         def decide(catalog: Catalog) -> tuple[Record, ...]:
+            riding.clear()
             recorded = catalog.file(name)
             if recorded is not None:
                 refuse_other_content(name, recorded, record.digest, record.len)
                 return ()
-            return (*self._depositor.epoch_records(catalog, epochs), record, *self._companions(file))
+            riding.extend(self._companions(file))
+            return (*self._depositor.epoch_records(catalog, epochs), record, *riding)
 
-        return Proposal(name, decide)
+        await self._queue.submit(Proposal(name, decide))
+        self._observe("archive: recorded")
+        self._accompanied(riding)
+        standing = await loop.run_in_executor(self._io, self.catalog.file, name)
+        return Archived(name, record.len, fresh=standing == record)
 
     async def _deposit(self, name: str, file: WalFile, path: Path) -> tuple[FileRecord, frozenset[str]]:
         loop = asyncio.get_running_loop()
@@ -161,18 +179,22 @@ class Archiver:
         try:
             objects: list[StoredObject] = []
             epochs: set[str] = set()
-            while reading.left:
-                sealed = await loop.run_in_executor(self._cpu, self._seal_next, name, file, reading)
-                epochs.add(sealed.epoch)
-                self._observe("archive: sealed")
-                objects.append(await loop.run_in_executor(self._io, self._depositor.put, sealed))
-                self._observe("archive: put")
+            while reading.left or not objects:
+                async with self._parts:
+                    sealed = await loop.run_in_executor(self._cpu, self._seal_next, name, file, reading)
+                    epochs.add(sealed.epoch)
+                    self._observe("archive: sealed")
+                    objects.append(await loop.run_in_executor(self._io, self._depositor.put, sealed))
+                    self._observe("archive: put")
         finally:
             reading.handle.close()
         return self._record(name, file, reading, tuple(objects)), frozenset(epochs)
 
     def _open(self, file: WalFile, path: Path) -> _Reading:
-        handle = path.open("rb")
+        try:
+            handle = path.open("rb")
+        except OSError as error:
+            raise _unreadable(path, error) from error
         try:
             length = handle.seek(0, 2)
             handle.seek(0)
@@ -204,14 +226,20 @@ class Archiver:
         raw = min(PART_BYTES, reading.left)
         count = max(1, -(-reading.length // PART_BYTES))
         part = (reading.length - reading.left) // PART_BYTES
-        return self._depositor.seal_wal(
+        deposit = self._depositor.seal_wal(
             name=name, file=file, part=part, parts=count, raw=raw, plain=self._chunks(file, reading, raw)
         )
+        if isinstance(file, HistoryFile):
+            _ancestry(file, reading)  # read before it is stored
+        return deposit
 
     def _chunks(self, file: WalFile, reading: _Reading, count: int) -> Iterator[bytes]:
         """The next `count` bytes, digested and checked on their way."""
         while count:
-            chunk = reading.handle.read(min(READ_BYTES, count))
+            try:
+                chunk = reading.handle.read(min(READ_BYTES, count))
+            except OSError as error:
+                raise _unreadable(Path(reading.handle.name), error) from error
             if not chunk:
                 raise CorruptSegment(f"the file became shorter than {reading.length} bytes while it was read")
             if isinstance(file, SegmentFile) and reading.page is not None:
@@ -254,9 +282,8 @@ class Archiver:
                         page.magic, str(page.system), page.timeline, page.address, page.segment_size
                     ),
                 )
-            case HistoryFile(timeline):
-                history = TimelineHistory.parse(timeline, bytes(reading.small))
-                forks = tuple(ForkFact(fork.parent, fork.switch) for fork in history.forks)
+            case HistoryFile():
+                forks = tuple(ForkFact(fork.parent, fork.switch) for fork in _ancestry(file, reading).forks)
                 return HistoryRecord(
                     name=name, digest=digest, len=reading.length, objects=objects, forks=forks
                 )
@@ -277,6 +304,29 @@ class _Reading:
     """The zero tail behind a switch has begun."""
     small: bytearray = field(default_factory=bytearray)
     """Content, kept for timeline histories only."""
+
+
+_Unchanged = tuple[int, int, int, int]
+"""Device, inode, size and modification time (ns) of a file."""
+
+
+def _unchanged(path: Path) -> _Unchanged:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _unreadable(path: Path, error: OSError) -> CorruptSegment:
+    return CorruptSegment(f"{path} cannot be read: {error.strerror}")
+
+
+def _ancestry(file: HistoryFile, reading: _Reading) -> TimelineHistory:
+    try:
+        return TimelineHistory.parse(file.timeline, bytes(reading.small))
+    except MalformedObject as error:
+        raise CorruptSegment(error.message) from error
 
 
 def refuse_other_content(name: str, recorded: FileRecord, digest: str, length: int) -> None:

@@ -5,6 +5,8 @@ Rules:
   (`catalog rebuild` makes it again, and a test compares).
 - `apply` is atomic and idempotent: an entry goes in whole or not at all, and one that another
   process has already applied to the same file is skipped.
+- A catalog is replaced whole or not at all, and `snapshot` shows one moment of it, so that nobody
+  takes a file for absent while somebody else makes the projection again.
 - One file per repository and system identifier, so a catalog never answers for another cluster.
 """
 
@@ -18,15 +20,12 @@ from pathlib import Path
 
 from walarchiver.core.history import Fork, TimelineHistory
 from walarchiver.core.segment import (
-    BackupHistoryFile,
-    HistoryFile,
-    PartialFile,
     Segment,
     SegmentBytes,
     SegmentFile,
     parse_wal_file,
 )
-from walarchiver.errors import LedgerBroken
+from walarchiver.errors import CatalogUnavailable, LedgerBroken
 from walarchiver.format.canonical import canonical_json, parse_canonical
 from walarchiver.format.chain import ChainState
 from walarchiver.format.codec import record_from_json, record_to_json
@@ -64,8 +63,16 @@ CREATE TABLE IF NOT EXISTS horizon (
     time INTEGER NOT NULL, lsn INTEGER NOT NULL, timeline INTEGER NOT NULL, seq INTEGER NOT NULL,
     PRIMARY KEY (timeline, lsn, time)) WITHOUT ROWID;
 """
-PROJECTED_TABLES = ("entry", "record", "segment", "run", "horizon")
+PROJECTED_TABLES = {
+    "entry": "seq",
+    "record": "kind, name, seq, idx",
+    "segment": "timeline, number",
+    "run": "timeline, first",
+    "horizon": "timeline, lsn, time",
+}
+"""Each table, and the order of its rows."""
 SCHEMA_VERSION = 1
+_NOT_A_DATABASE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
 
 class Catalog:
@@ -74,17 +81,14 @@ class Catalog:
     def __init__(self, path: Path | None) -> None:
         """Open (or make) the file; None keeps the catalog in memory."""
         self._lock = threading.RLock()
-        self._db = sqlite3.connect(
-            ":memory:" if path is None else path, check_same_thread=False, isolation_level=None, timeout=30
-        )
-        with self._lock:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version not in (0, SCHEMA_VERSION):
-                self._drop_all()
-            self._db.executescript(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        try:
+            self._db = _opened(path)
+        except sqlite3.DatabaseError as error:
+            if path is None or error.sqlite_errorcode not in _NOT_A_DATABASE:
+                raise CatalogUnavailable(f"catalog {path} cannot be opened: {error}") from error
+            for tail in ("", "-wal", "-shm"):  # a cache: made again from the ledger
+                path.with_name(path.name + tail).unlink(missing_ok=True)
+            self._db = _opened(path)
 
     def close(self) -> None:
         with self._lock:
@@ -93,15 +97,21 @@ class Catalog:
     # --- writing -------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
+    def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
+        with self._lock, _translated():
+            self._db.execute(f"BEGIN {kind}")
             try:
                 yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+                self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """What is read inside belongs to one moment, whatever other processes do to the file."""
+        with self._transaction("DEFERRED"):
+            yield
 
     def apply(
         self,
@@ -119,7 +129,7 @@ class Catalog:
         are missing: they must be applied in order.
         """
         with self._transaction():
-            head = self._next_seq()
+            head = self.next_seq()
             if seq < head:
                 return False
             if seq > head:
@@ -169,20 +179,25 @@ class Catalog:
             for table in PROJECTED_TABLES:
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - names are ours
 
-    def _drop_all(self) -> None:
-        for table in PROJECTED_TABLES:
-            self._db.execute(f"DROP TABLE IF EXISTS {table}")
+    def replace_with(self, other: Catalog) -> None:
+        """Take over everything that `other` holds, at once."""
+        with self._transaction():
+            for table, rows in other.dump().items():
+                self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - names are ours
+                if rows:
+                    marks = ",".join("?" * len(rows[0]))
+                    self._db.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)  # noqa: S608
 
     # --- reading -------------------------------------------------------------------------------
 
     def _rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
-        with self._lock:
+        with self._lock, _translated():
             return self._db.execute(sql, values).fetchall()
 
-    def _next_seq(self) -> int:
-        with self._lock:
-            (top,) = self._db.execute("SELECT max(seq) FROM entry").fetchone()
-        return 0 if top is None else int(top) + 1
+    def next_seq(self) -> int:
+        """The number that the next entry has."""
+        ((top,),) = self._rows("SELECT max(seq) FROM entry")
+        return 0 if top is None else int(str(top)) + 1
 
     def chain_state(self, repo: str, system: str) -> ChainState:
         """Where the chain stands after the last applied entry."""
@@ -193,7 +208,7 @@ class Catalog:
         return ChainState(
             repo=repo,
             system=system,
-            next_seq=self._next_seq(),
+            next_seq=self.next_seq(),
             prev=str(prev),
             keyring_n=max((record.n for record in self.keyrings()), default=0),
             voids=tuple(VoidMark(int(str(seq)), str(sha256)) for seq, sha256 in marks),
@@ -267,10 +282,6 @@ class Catalog:
         """All horizon samples, oldest first."""
         return [record for record in self._records("horizon") if isinstance(record, HorizonRecord)]
 
-    def last_horizon(self) -> HorizonRecord | None:
-        found = self.horizons()
-        return max(found, key=lambda sample: (sample.time, sample.lsn)) if found else None
-
     def clusters(self) -> list[ClusterRecord]:
         return [record for record in self._records("cluster") if isinstance(record, ClusterRecord)]
 
@@ -319,9 +330,36 @@ class Catalog:
     def dump(self) -> dict[str, list[tuple[object, ...]]]:
         """Every projected row, to compare a rebuilt catalog with a live one."""
         return {
-            table: self._rows(f"SELECT * FROM {table} ORDER BY 1, 2, 3")  # noqa: S608 - names are ours
-            for table in PROJECTED_TABLES
+            table: self._rows(f"SELECT * FROM {table} ORDER BY {order}")  # noqa: S608 - names are ours
+            for table, order in PROJECTED_TABLES.items()
         }
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise CatalogUnavailable(f"the catalog cannot be used: {error}") from error
+
+
+def _opened(path: Path | None) -> sqlite3.Connection:
+    db = sqlite3.connect(
+        ":memory:" if path is None else path, check_same_thread=False, isolation_level=None, timeout=30
+    )
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version not in (0, SCHEMA_VERSION):
+            for table in PROJECTED_TABLES:
+                db.execute(f"DROP TABLE IF EXISTS {table}")
+        db.executescript(_SCHEMA)
+        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def record_name(record: Record) -> str:
@@ -344,14 +382,3 @@ def record_name(record: Record) -> str:
             return first
         case _:
             return ""
-
-
-def file_kind(name: str, size: SegmentBytes) -> str:
-    """The record kind (`wal`, `history`, `label`) of a WAL file name. Raises NotAWalFile."""
-    match parse_wal_file(name, size):
-        case SegmentFile() | PartialFile():
-            return "wal"
-        case HistoryFile():
-            return "history"
-        case BackupHistoryFile():
-            return "label"

@@ -168,7 +168,7 @@ class ClusterService:
                 continue
             try:
                 await lane.queue.submit(fact("horizon", record))
-            except Transient as error:
+            except WalarchiverError as error:
                 log.warning("horizon not recorded", cluster=self.name, reason=error.message)
             else:
                 lane.samples.recorded(record, now_s, alone=True)
@@ -196,21 +196,27 @@ def covered_sample(samples: HorizonSamples, archiver: Archiver) -> HorizonRecord
     return None if newest is None else samples.newest_covered(newest.timeline, newest.end(size))
 
 
-def riding_samples(
-    samples: HorizonSamples, size: SegmentBytes, clock: Clock
-) -> Callable[[WalFile], tuple[Record, ...]]:
+def riding_samples(samples: HorizonSamples, size: SegmentBytes) -> Callable[[WalFile], tuple[Record, ...]]:
     """What rides along with a file's own record: the newest sample that it covers."""
 
     def companions(file: WalFile) -> tuple[Record, ...]:
         if not isinstance(file, SegmentFile):
             return ()
         record = samples.newest_covered(file.segment.timeline, file.segment.end(size))
-        if record is None:
-            return ()
-        samples.recorded(record, clock.monotonic_s(), alone=False)
-        return (record,)
+        return () if record is None else (record,)
 
     return companions
+
+
+def rode_along(samples: HorizonSamples, clock: Clock) -> Callable[[Sequence[Record]], None]:
+    """Remembers the samples that came into the ledger with a file."""
+
+    def accompanied(records: Sequence[Record]) -> None:
+        for record in records:
+            if isinstance(record, HorizonRecord):
+                samples.recorded(record, clock.monotonic_s(), alone=False)
+
+    return accompanied
 
 
 def _inside(folder: Path, path: Path) -> Path:

@@ -160,6 +160,13 @@ class DatabaseUnavailable(Transient):
     hint = "Is the server up, and does `dsn` in the configuration reach it as a role with REPLICATION?"
 
 
+class CatalogUnavailable(Transient):
+    """The catalog, a cache of the ledger in the state folder, could not be read or written."""
+
+    code = "WA-CATALOG"
+    hint = "Is the state folder full or read-only? The catalog may be removed; it is made again."
+
+
 # --- refused: nothing was changed -------------------------------------------------------------
 
 

@@ -81,8 +81,9 @@ class HorizonSamples:
     def recorded(self, record: HorizonRecord, now_s: float, *, alone: bool) -> None:
         """A sample is in the ledger; `alone` when no WAL came with it (the server is idle)."""
         with self._lock:
-            sample = Sample(record.time, record.lsn, record.timeline)
-            self._recorded = sample
+            if self._recorded is not None and record.time <= self._recorded.time:
+                return  # a newer one came first
+            self._recorded = Sample(record.time, record.lsn, record.timeline)
             self._recorded_s = now_s
             self._interval_s = min(LONGEST_IDLE_S, self._interval_s * 2) if alone else FIRST_IDLE_S
             self._samples = [kept for kept in self._samples if kept.time > record.time]

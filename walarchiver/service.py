@@ -21,7 +21,7 @@ from restore.fetcher import Fetcher
 from walarchiver.api import Api, ApiLimits, serve_api
 from walarchiver.archiver import Archiver, ClusterFacts
 from walarchiver.assembly import Archive, Host, depositor_of, join_archive
-from walarchiver.clusterservice import ClusterService, Lane, riding_samples
+from walarchiver.clusterservice import ClusterService, Lane, riding_samples, rode_along
 from walarchiver.errors import ConfigError, UsageError, WalarchiverError
 from walarchiver.gauges import ALARMING, keep_gauges
 from walarchiver.horizon import HorizonSamples
@@ -155,7 +155,8 @@ class Service:
             queue=queue,
             cpu=self._cpu,
             io=self._io,
-            companions=riding_samples(samples, archive.segment_size, self._host.clock),
+            companions=riding_samples(samples, archive.segment_size),
+            accompanied=rode_along(samples, self._host.clock),
             observe=self._observe,
         )
         fetcher = None

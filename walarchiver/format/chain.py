@@ -129,9 +129,7 @@ def void(state: ChainState, seq: int, sha256: str, why: str, *, missing_keyring:
     return Void(following, seq, sha256, why, missing_keyring)
 
 
-def is_from_member(
-    raw: bytes, *, repo: str, system: str, seq: int, keyrings: Mapping[int, Keyring]
-) -> bool:
+def is_from_member(raw: bytes, *, repo: str, system: str, seq: int, keyrings: Mapping[int, Keyring]) -> bool:
     """Whether a member of any of these keyrings signed `raw` as an entry for just this place.
 
     Behind a missing number such an entry shows that one is lost; anything else is a stranger's.
