@@ -5,14 +5,22 @@ Rules (docs/format.md "Proven absent"; PostgreSQL xlogarchive.c, RestoreArchived
   name nor any later segment on the path is recorded. Everything else that keeps a file from being
   served is doubt, and doubt stops recovery instead of ending it.
 - With a plan, only what the plan allows is served (restore/core/policy.py).
+- The catalog is asked in one snapshot, at the head that was just verified: another process may be
+  making it anew meanwhile.
 - A file becomes visible under its final name only whole and verified: written beside, renamed.
+  PostgreSQL uses one destination for everything, so of several requests for it only the newest may
+  place its file: an older one's caller has gone away.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
+import tempfile
+import threading
+import zlib
 from pathlib import Path
 
 from restore.core.plan import Plan
@@ -50,6 +58,9 @@ class Fetcher:
         self._size = segment_size
         self._plan = plan
         self._spool = spool
+        self._lock = threading.Lock()
+        self._requests = itertools.count()
+        self._newest: dict[Path, int] = {}
 
     @property
     def _catalog(self) -> Catalog:
@@ -60,22 +71,44 @@ class Fetcher:
 
         Raises ProvenAbsent, FetchInDoubt, and whatever keeps it from being read.
         """
-        if name == FIRST_TIMELINE_HISTORY:
-            raise ProvenAbsent(f"{name} cannot exist: timeline 1 has no parents")
-        file = parse_wal_file(name, self._size)
-        record = self._catalog.file(name)
-        if record is None or isinstance(file, HistoryFile):
-            self._ledger.refresh()
+        request = self._begin(destination)
+        try:
+            if name == FIRST_TIMELINE_HISTORY:
+                raise ProvenAbsent(f"{name} cannot exist: timeline 1 has no parents")
+            file = parse_wal_file(name, self._size)
+            record, facts = self._asked(name, file)
+            match answer(self._plan, file, facts):
+                case Serve():
+                    assert record is not None
+                    self._place(record, destination, request)
+                    return record.len
+                case Absent(proof):
+                    raise ProvenAbsent(f"{name} is not in the archive: {proof}")
+                case Doubt(reason):
+                    raise FetchInDoubt(f"{name}: {reason}")
+        finally:
+            self._end(destination, request)
+
+    def _begin(self, destination: Path) -> int:
+        with self._lock:
+            self._newest[destination] = request = next(self._requests)
+            return request
+
+    def _end(self, destination: Path, request: int) -> None:
+        with self._lock:
+            if self._newest.get(destination) == request:
+                del self._newest[destination]
+
+    def _asked(self, name: str, file: WalFile) -> tuple[FileRecord | None, FetchFacts]:
+        """What is known of a file; read to the head unless it is recorded already."""
+        head = 0
+        if isinstance(file, HistoryFile) or self._catalog.file(name) is None:
+            head = self._ledger.refresh().next_seq
+        with self._catalog.snapshot():
+            if self._catalog.next_seq() < head:
+                raise FetchInDoubt(f"{name}: the catalog is being made anew; ask again")
             record = self._catalog.file(name)
-        match answer(self._plan, file, self._facts(file, record)):
-            case Serve():
-                assert record is not None
-                self._place(record, destination)
-                return record.len
-            case Absent(proof):
-                raise ProvenAbsent(f"{name} is not in the archive: {proof}")
-            case Doubt(reason):
-                raise FetchInDoubt(f"{name}: {reason}")
+            return record, self._facts(file, record)
 
     def _facts(self, file: WalFile, record: FileRecord | None) -> FetchFacts:
         last: dict[int, int] = {}
@@ -86,34 +119,45 @@ class Fetcher:
                     last[timeline] = newest
         return FetchFacts(
             recorded=record is not None,
-            verified_to_head=True,  # fetch() has read the chain to its head, or raised
+            verified_to_head=True,  # an unrecorded file is judged at the head, or not at all
             last_segments=last,
             histories=self._catalog.histories(),
             segment_size=self._size,
         )
 
-    def _place(self, record: FileRecord, destination: Path) -> None:
-        """Write beside, verify, rename."""
+    def _place(self, record: FileRecord, destination: Path, request: int) -> None:
+        """Write beside, verify, rename. Raises FetchInDoubt when the file system does not let us."""
         spool = self._spool if self._spool is not None else destination.parent
-        spool.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            self._write_and_rename(record, spool, destination)
+            spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                self._write_and_rename(record, spool, destination, request)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                # pg_wal may be a link to another file system: then only beside the target works.
+                self._write_and_rename(record, destination.parent, destination, request)
         except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            # pg_wal may be a link to another file system: then only beside the target works.
-            self._write_and_rename(record, destination.parent, destination)
+            raise FetchInDoubt(
+                f"{record.name} cannot be placed at {destination}: {error.strerror or error}"
+            ) from error
 
-    def _write_and_rename(self, record: FileRecord, folder: Path, destination: Path) -> None:
-        temporary = folder / f".walarchiver-{os.getpid()}-{destination.name}.tmp"
+    def _write_and_rename(self, record: FileRecord, folder: Path, destination: Path, request: int) -> None:
+        prefix = f".walarchiver-{zlib.crc32(os.fsencode(destination)):08x}-"
+        for left in folder.glob(f"{prefix}*.tmp"):
+            left.unlink(missing_ok=True)  # of a process that was killed, or of an older request
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=folder)  # mode 0600
+        temporary = Path(name)
         try:
-            with temporary.open("wb") as out:
-                os.fchmod(out.fileno(), 0o600)
+            with os.fdopen(handle, "wb") as out:
                 write_plain(self._repository, self._ledger.system, record, out)
             owner = destination.parent.stat()
             if os.geteuid() == 0 and owner.st_uid != 0:
                 os.chown(temporary, owner.st_uid, owner.st_gid)
-            temporary.rename(destination)
+            with self._lock:
+                if self._newest.get(destination) != request:
+                    raise FetchInDoubt(f"{record.name}: a newer request has taken over {destination}")
+                temporary.rename(destination)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()

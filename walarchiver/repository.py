@@ -6,7 +6,8 @@ Rules (docs/format.md, "Keys and trust", "Reads"):
   the object: hint first, then the latest, then all. A missing object that the ledger records is an
   error, never an absence.
 - Epoch keys are opened with the identities at hand; the valid revision is the highest one that
-  verifies. Without an identity nothing can be read (and nothing needs to be, to archive).
+  verifies, and revision 0 must be the one that the ledger records. Without an identity nothing can
+  be read (and nothing needs to be, to archive).
 """
 
 from __future__ import annotations
@@ -29,25 +30,27 @@ from walarchiver.core.objectname import (
 from walarchiver.errors import (
     KeyCannotOpen,
     KeyringBroken,
+    LedgerBroken,
     NoRepository,
     ObjectDamaged,
     ObjectMissing,
+    StoreDenied,
     UnknownCluster,
     Untrusted,
     WalarchiverError,
 )
-from walarchiver.format.epoch import EPOCH_OBJECT_BYTES_MAX, verify_epoch_object
+from walarchiver.format.epoch import EPOCH_OBJECT_BYTES_MAX, EpochKeyObject, verify_epoch_object
 from walarchiver.format.header import Expected, Header
-from walarchiver.format.keyring import Keyring, verify_keyrings
+from walarchiver.format.keyring import KEYRING_BYTES_MAX, Keyring, parse_keyring, verify_keyrings
 from walarchiver.format.mark import MARK_BYTES_MAX, parse_mark
 from walarchiver.format.records import BackupPart, ClusterRecord, StoredObject
 from walarchiver.format.seal import open_sealed
 from walarchiver.keys.epochs import open_epoch
 from walarchiver.ledger import Ledger, Writer
-from walarchiver.ports import Identity, ObjectStore
+from walarchiver.log import get_log
+from walarchiver.ports import Identity, ObjectStore, StoredVersion
 
-CLEAR_BYTES_MAX = 8 << 20
-"""Bound on any clear-text object (REPO, keyring, key object)."""
+log = get_log("repository")
 
 
 @dataclass
@@ -60,6 +63,8 @@ class Repository:
     keyrings: Mapping[int, Keyring]
     identities: tuple[Identity, ...] = ()
     _epoch_keys: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    _catalogs: dict[str, Catalog] = field(default_factory=dict)
+    """By system: what the ledger says, of epochs here."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -111,8 +116,11 @@ class Repository:
         for system in self.systems():
             catalog = Catalog(None)
             try:
-                ledger = self.ledger(system, catalog)
-                ledger.refresh()
+                try:
+                    self._ledger(system, catalog).refresh()
+                except LedgerBroken as error:
+                    # Whoever chooses this cluster is told; it must not keep others from being found.
+                    log.error("ledger broken", system=system, reason=error.message)
                 for record in catalog.clusters()[:1]:
                     named.setdefault(record.name, []).append((catalog.head_time_us() or 0, system))
             finally:
@@ -131,7 +139,20 @@ class Repository:
         writer: Writer | None = None,
         observe: Callable[[str], None] = lambda _step: None,
     ) -> Ledger:
-        """One cluster's ledger; with a writer it can be extended."""
+        """One cluster's ledger; with a writer it can be extended.
+
+        Its catalog says from now on which epoch keys of the cluster to believe.
+        """
+        self._catalogs[system] = catalog
+        return self._ledger(system, catalog, writer, observe)
+
+    def _ledger(
+        self,
+        system: str,
+        catalog: Catalog,
+        writer: Writer | None = None,
+        observe: Callable[[str], None] = lambda _step: None,
+    ) -> Ledger:
         return Ledger(
             store=self.store,
             repo=self.repo,
@@ -158,37 +179,75 @@ class Repository:
         return key
 
     def _unwrap_epoch(self, system: str, epoch: str) -> bytes:
-        prefix = epoch_key_prefix(system, epoch)
-        versions = [v for v in self.store.list_versions(prefix) if not v.is_delete_marker]
-        problem: WalarchiverError | None = None
-        for version in sorted(versions, key=lambda v: v.key, reverse=True):
+        versions: dict[int, list[StoredVersion]] = {}
+        for version in self.store.list_versions(epoch_key_prefix(system, epoch)):
             name = parse_epoch_key_name(version.key)
-            raw = self.store.get(version.key, version_id=version.version_id, bytes_max=EPOCH_OBJECT_BYTES_MAX)
-            if name is None or raw is None:
-                continue
+            if name is not None and not version.is_delete_marker:
+                versions.setdefault(name.revision, []).append(version)
+        problem: WalarchiverError | None = None
+        for revision in sorted(versions, reverse=True):
             try:
-                verified = verify_epoch_object(
-                    raw, self.keyrings.values(), system=system, epoch=epoch, revision=name.revision
-                )
+                verified = self._key_object(system, epoch, revision, versions[revision])
             except Untrusted as error:
                 problem = error
-                continue
-            return open_epoch(verified, self.identities)
+            else:
+                return open_epoch(verified, self.identities)
         raise problem or ObjectMissing(f"the key object of epoch {epoch} is not in {self.store.url}")
+
+    def _key_object(
+        self, system: str, epoch: str, revision: int, versions: Sequence[StoredVersion]
+    ) -> EpochKeyObject:
+        """The one content of a key object's name that verifies. Raises Untrusted."""
+        found: dict[str, EpochKeyObject] = {}
+        problem: Untrusted | None = None
+        for version in versions:
+            try:
+                raw = self.store.get(
+                    version.key, version_id=version.version_id, bytes_max=EPOCH_OBJECT_BYTES_MAX
+                )
+                if raw is not None:
+                    verified = verify_epoch_object(
+                        raw, self.keyrings.values(), system=system, epoch=epoch, revision=revision
+                    )
+                    self._check_recorded(verified)
+                    found[verified.sha256] = verified
+            except Untrusted as error:
+                problem = error
+        if len(found) > 1:
+            raise Untrusted(f"key object {epoch}.{revision} has {len(found)} different versions that verify")
+        if not found:
+            raise problem or ObjectMissing(f"key object {epoch}.{revision} is listed but cannot be read")
+        return next(iter(found.values()))
+
+    def _check_recorded(self, found: EpochKeyObject) -> None:
+        """Revision 0 must be the one that the ledger names. Raises Untrusted."""
+        if found.revision != 0:
+            return
+        catalog = self._catalogs.get(found.system)
+        recorded = catalog.epoch(found.epoch) if catalog is not None else None
+        if recorded is None or recorded.sha256 != found.sha256:
+            raise Untrusted(f"key object {found.epoch}.0 is not the one that the ledger records")
 
     def stored_bytes(self, obj: StoredObject) -> bytes:
         """The stored body that a record vouches for. Raises ObjectMissing, ObjectDamaged."""
-        seen_other = False
+        problem: WalarchiverError | None = None
         for version_id in self._candidate_versions(obj):
-            body = self.store.get(obj.key, version_id=version_id, bytes_max=obj.stored_len)
+            try:
+                body = self.store.get(obj.key, version_id=version_id, bytes_max=obj.stored_len)
+            except ObjectDamaged as error:  # longer than recorded, or cut off
+                problem = error
+                continue
+            except StoreDenied as error:
+                if version_id is None or version_id != obj.version_id:
+                    raise
+                problem = error  # a store may refuse a hint that another store gave
+                continue
             if body is None:
                 continue
             if len(body) == obj.stored_len and hashlib.sha256(body).hexdigest() == obj.stored_sha256:
                 return body
-            seen_other = True
-        if seen_other:
-            raise ObjectDamaged(f"no version of {obj.key} has the bytes that the ledger recorded")
-        raise ObjectMissing(f"{obj.key} is recorded in the ledger but is not in {self.store.url}")
+            problem = ObjectDamaged(f"no version of {obj.key} has the bytes that the ledger recorded")
+        raise problem or ObjectMissing(f"{obj.key} is recorded in the ledger but is not in {self.store.url}")
 
     def _candidate_versions(self, obj: StoredObject) -> Iterator[str | None]:
         tried: set[str | None] = set()
@@ -232,36 +291,50 @@ class Repository:
 
 def read_keyrings(store: ObjectStore, *, root: bytes, repo: str) -> dict[int, Keyring]:
     """Every keyring, verified from the pinned root. Raises KeyringBroken."""
-    raws: list[bytes] = []
-    while (raw := _verifying_keyring(store, root, raws)) is not None:
-        raws.append(raw)
-    if not raws:
+    chains: list[list[bytes]] = [[]]
+    while bodies := _bodies(store, keyring_key(len(chains[0]) + 1)):
+        number = len(chains[0]) + 1
+        chains = [[*chain, body] for chain in chains for body in bodies if _follows(chain, body)]
+        if not chains:
+            raise KeyringBroken(f"nothing at {keyring_key(number)} follows keyring {number - 1}")
+    if chains == [[]]:
         raise KeyringBroken(f"{store.url} has no keyring below {KEYRING_PREFIX}")
-    keyrings = verify_keyrings(root, raws)
+    good, problem = [], None
+    for chain in chains:
+        try:
+            good.append(verify_keyrings(root, chain))
+        except Untrusted as error:
+            problem = error
+    if len(good) > 1:
+        raise KeyringBroken(f"{store.url} has {len(good)} different keyring chains that verify")
+    if problem is not None and not good:
+        raise problem
+    (keyrings,) = good
     if any(keyring.repo != repo for keyring in keyrings.values()):
         raise KeyringBroken(f"the keyring in {store.url} belongs to another repository")
     return keyrings
 
 
-def _verifying_keyring(store: ObjectStore, root: bytes, before: Sequence[bytes]) -> bytes | None:
-    """The stored bytes of the next keyring: the version that verifies; None when there is none."""
-    key = keyring_key(len(before) + 1)
-    versions = [v for v in store.list_versions(key) if v.key == key and not v.is_delete_marker]
-    bodies = (store.get(key, version_id=v.version_id, bytes_max=CLEAR_BYTES_MAX) for v in reversed(versions))
-    found = {body for body in bodies if body is not None}
-    good, problem = [], None
-    for body in found:
-        try:
-            verify_keyrings(root, [*before, body])
-        except Untrusted as error:
-            problem = error
-        else:
-            good.append(body)
-    if len(good) > 1:
-        raise KeyringBroken(f"{key} has {len(good)} different versions that verify")
-    if problem is not None and not good:
-        raise problem
-    return good[0] if good else None
+def _bodies(store: ObjectStore, key: str) -> list[bytes]:
+    """The distinct contents of a name's versions; b"" for one that is too long to be a keyring."""
+    found: set[bytes] = set()
+    for version in store.list_versions(key):
+        if version.key == key and not version.is_delete_marker:
+            long = version.size > KEYRING_BYTES_MAX
+            body = b"" if long else store.get(key, version_id=version.version_id, bytes_max=KEYRING_BYTES_MAX)
+            if body is not None:
+                found.add(body)
+    return sorted(found)
+
+
+def _follows(chain: Sequence[bytes], body: bytes) -> bool:
+    """Whether `body` is a keyring that names the last one of `chain` as the one before."""
+    try:
+        keyring = parse_keyring(body)
+    except Untrusted:
+        return False
+    before = parse_keyring(chain[-1]).sha256 if chain else None
+    return (keyring.n, keyring.prev) == (len(chain) + 1, before)
 
 
 def first_cluster(records: Iterable[ClusterRecord], system: str) -> ClusterRecord:

@@ -17,6 +17,7 @@ from restore.core.horizon import SAMPLE_MARGIN_US
 from walarchiver.assembly import Archive
 from walarchiver.core.coverage import Run, coverage_on_path, gap_names
 from walarchiver.core.history import TimelineHistory
+from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime, format_rfc3339
 from walarchiver.core.segment import Segment
 from walarchiver.format.records import BackupRecord
@@ -107,7 +108,7 @@ def _window(
 ) -> tuple[CommitTime | None, CommitTime | None, str]:
     """Earliest and latest restorable moment on a path, and why."""
     size = archive.segment_size
-    on_path = [backup for backup in backups if backup.timeline in path.path]
+    on_path = [backup for backup in backups if _before_fork(path, backup.timeline, backup.stop_lsn)]
     if not on_path:
         return None, None, "There is no base backup: run `walarchiver backup`."
     earliest: CommitTime | None = None
@@ -121,9 +122,10 @@ def _window(
             earliest = backup.stop_time
         end = (reach.last + 1) * size
         for sample in archive.catalog.horizons():
-            covered = backup.stop_lsn <= covered_position(sample.lsn, size) <= end
+            position = covered_position(sample.lsn, size)
+            covered = backup.stop_lsn <= position <= end and _before_fork(path, sample.timeline, position)
             proven = CommitTime(sample.time - SAMPLE_MARGIN_US)
-            if sample.timeline not in path.path or not covered or proven < backup.stop_time:
+            if not covered or proven < backup.stop_time:
                 continue
             if latest is None or proven > latest:
                 latest = proven
@@ -138,6 +140,14 @@ def _window(
             "that takes a second, and the server's own report."
         )
     return earliest, latest, reason
+
+
+def _before_fork(path: TimelineHistory, timeline: int, position: Lsn) -> bool:
+    """Whether what `timeline` held up to `position` is part of the path."""
+    if timeline not in path.path:
+        return False
+    end = path.end(timeline)
+    return end is None or position <= end
 
 
 def status_document(archive: Archive, clock: Clock) -> dict[str, object]:
