@@ -24,6 +24,7 @@ from typing import BinaryIO
 
 from blake3 import blake3
 
+from walarchiver.budget import ByteBudget
 from walarchiver.catalog import Catalog, FileRecord
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
@@ -61,8 +62,6 @@ from walarchiver.ledgerqueue import LedgerQueue
 PART_BYTES = 64 << 20
 """Plain bytes per object; docs/format.md."""
 READ_BYTES = 1 << 20
-PARTS_HELD = 8
-"""Sealed parts in memory at a time, over all files."""
 HISTORY_BYTES_MAX = 1 << 20
 """A line per ancestor: a few hundred bytes; anything near this is not a history."""
 
@@ -97,6 +96,7 @@ class Archiver:
         queue: LedgerQueue,
         cpu: Executor,
         io: Executor,
+        budget: ByteBudget,
         companions: Callable[[WalFile], tuple[Record, ...]] = lambda _file: (),
         accompanied: Callable[[Sequence[Record]], None] = lambda _records: None,
         observe: Callable[[str], None] = lambda _step: None,
@@ -112,7 +112,7 @@ class Archiver:
         self._companions = companions
         self._accompanied = accompanied
         self._observe = observe
-        self._parts = asyncio.Semaphore(PARTS_HELD)
+        self._budget = budget
         self._running: dict[tuple[str, Path, _Unchanged], asyncio.Task[Archived]] = {}
 
     @property
@@ -180,7 +180,7 @@ class Archiver:
             objects: list[StoredObject] = []
             epochs: set[str] = set()
             while reading.left or not objects:
-                async with self._parts:
+                async with self._budget.hold(min(PART_BYTES, reading.left)):
                     sealed = await loop.run_in_executor(self._cpu, self._seal_next, name, file, reading)
                     epochs.add(sealed.epoch)
                     self._observe("archive: sealed")

@@ -57,6 +57,8 @@ class BackupRequest:
 
     dsn: str
     workers: int
+    memory: int
+    """Bytes that parts under way may hold at most, plain and sealed."""
     fast_checkpoint: bool = True
     packages: str = ""
 
@@ -215,7 +217,8 @@ def take_backup(
     """
     started_s = clock.monotonic_s()
     backup = f"{as_datetime(clock.now_us()):%Y%m%dT%H%M%SZ}-{random.token(4).hex()}"
-    uploads = _Uploads(depositor, ledger, backup=backup, workers=request.workers + 2)
+    slots = max(1, min(request.workers + 2, request.memory // (2 * part_bytes)))
+    uploads = _Uploads(depositor, ledger, backup=backup, workers=slots)
     sink = _Sink(uploads, part_bytes)
 
     def report(done: int, total: int | None) -> None:

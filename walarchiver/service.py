@@ -21,6 +21,7 @@ from restore.fetcher import Fetcher
 from walarchiver.api import Api, ApiLimits, serve_api
 from walarchiver.archiver import Archiver, ClusterFacts
 from walarchiver.assembly import Archive, Host, depositor_of, join_archive
+from walarchiver.budget import ByteBudget
 from walarchiver.clusterservice import ClusterService, Lane, riding_samples, rode_along
 from walarchiver.errors import ConfigError, UsageError, WalarchiverError
 from walarchiver.gauges import ALARMING, keep_gauges
@@ -51,6 +52,7 @@ class Service:
         settings = host.settings.server
         self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix="io")
         self._cpu = ThreadPoolExecutor(settings.workers, thread_name_prefix="cpu")
+        self._budget = ByteBudget(settings.memory)
         self._stop = asyncio.Event()
         self.metrics = Metrics(version)
         self.clusters: Mapping[str, ClusterService] = {
@@ -155,6 +157,7 @@ class Service:
             queue=queue,
             cpu=self._cpu,
             io=self._io,
+            budget=self._budget,
             companions=riding_samples(samples, archive.segment_size),
             accompanied=rode_along(samples, self._host.clock),
             observe=self._observe,

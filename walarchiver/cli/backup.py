@@ -39,7 +39,11 @@ def run(context: Context, args: argparse.Namespace) -> int:
         raise ConfigError(f"cluster {name} has no `dsn`, so it cannot be backed up")
     server = probe_server(dsn)
     request = BackupRequest(
-        dsn, host.settings.server.workers, fast_checkpoint=not args.spread_checkpoint, packages=args.packages
+        dsn,
+        workers=host.settings.server.workers,
+        memory=host.settings.server.memory,
+        fast_checkpoint=not args.spread_checkpoint,
+        packages=args.packages,
     )
     done = []
     for repository in host.settings.cluster(name).repositories:
