@@ -77,7 +77,6 @@ class _Page:
 
     @property
     def address(self) -> Lsn:
-        """LSN of the page's first byte."""
         return Lsn((self.shift + self.pos) // PAGE_BYTES * PAGE_BYTES)
 
 
@@ -137,8 +136,7 @@ class Walk:
         self.end: Lsn | None = start
         """Where the next record may start."""
         self.records = 0
-        self.switched = False
-        """The last thing seen was a SWITCH record."""
+        self.switched = False  # whether the last thing seen was a SWITCH record
         self.overwritten: list[Lsn] = []
         self._iterator = self._records()
 
@@ -227,6 +225,8 @@ class Walk:
                     record = self._complete(page, pos)
                     if record is not None:
                         yield record
+                    if self.switched:
+                        continue
                 yield from self._within(page, pos)
         except _End as end:
             self.ending, self.problem = end.ending, end.problem
@@ -244,7 +244,8 @@ class Walk:
     def _within(self, page: _Page, pos: int) -> Iterator[WalRecord]:
         """The records that start in `page` from `pos` on; an unfinished one is left in _torn."""
         data, shift, limit, wanted = page.data, page.shift, page.limit, self._wanted
-        unpack, check_all, check = RECORD_HEADER.unpack_from, self._crc is CrcPolicy.ALL, self._crc
+        unpack, check_all = RECORD_HEADER.unpack_from, self._crc is CrcPolicy.ALL
+        check_kept = self._crc is not CrcPolicy.NONE
         edge = min(limit, self._stop - shift)
         while pos < edge:
             if limit - pos < RECORD_HEADER_BYTES:
@@ -258,7 +259,7 @@ class Walk:
                 self._tear(page, pos)
                 return
             keep = wanted is None or kind in wanted
-            if check_all or (keep and check is not CrcPolicy.NONE):
+            if check_all or (keep and check_kept):
                 body_crc = crc32c(data[pos + RECORD_HEADER_BYTES : after])
                 if not checksum_fits(data[pos : pos + RECORD_HEADER_BYTES], body_crc):
                     raise _End(Ending.BAD, f"record at {format_lsn(Lsn(shift + pos))} fails its checksum")
