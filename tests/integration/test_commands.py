@@ -1,0 +1,101 @@
+"""status, backups, plan and catalog rebuild against a real repository, as text and as JSON."""
+
+from __future__ import annotations
+
+import shutil
+
+from tests.integration.scene import Scenes
+from walarchiver.core.moment import format_rfc3339, parse_rfc3339
+
+
+def test_commands_tell_the_same_story_as_text_and_as_json(scenes: Scenes) -> None:
+    scene = scenes.make(store="s3")
+    before = scene.call("status", "--output", "json")
+    assert before.exit_status == 3
+    assert before.json["latest_restorable"] is None
+    assert "walarchiver backup" in before.json["reason"]
+    assert "no base backup yet" in scene.call("backups").stdout
+    early = scene.call("plan", "--at", "latest", "--output", "json")
+    assert early.exit_status == 13
+    assert early.json["stop"] is None
+
+    (taken,) = scene.json("backup")["backups"]
+    scene.cluster.psql("CREATE TABLE t AS SELECT generate_series(1, 100) AS n")
+    last = scene.archive_all()
+
+    (listed,) = scene.json("backups")["backups"]
+    assert listed == taken
+    assert listed["bytes"] > listed["stored_bytes"] > 0
+    assert taken["id"] in scene.call("backups").stdout
+
+    told = scene.restorable()
+    assert told["last_segment"] == last
+    assert told["gaps"] == []
+    assert told["problems"] == []
+    assert told["ledger"]["void"] == []
+    assert [one["id"] for one in told["backups"]] == [taken["id"]]
+    text = scene.call("status").stdout
+    assert told["latest_restorable"][:10] in text
+    assert text.index("latest restorable") < text.index("base backups")
+
+    plan = scene.json("plan", "--at", "latest", config=scene.reader())
+    assert plan["schema_version"] == 1
+    assert plan["verdict"] == "reachable"
+    assert {"lsn", "xid", "commit_time", "timeline"} <= plan["stop"].keys()
+    assert plan["base_backup"]["id"] == taken["id"]
+    assert plan["base_backup"]["start_lsn"] == taken["start_lsn"]
+    assert plan["base_backup"]["stop_lsn"] == taken["stop_lsn"]
+    assert plan["wal"]["last"] == last
+    assert plan["wal"]["bytes"] == plan["wal"]["count"] << 20
+    assert plan["settings"]["recovery_target_lsn"] == plan["stop"]["lsn"]
+    assert plan["settings"]["recovery_target_timeline"] == "1"
+    assert plan["settings"]["archive_mode"] == "off"
+    assert plan["undone"]["commits"] == 0
+    assert plan["keys"]
+    assert {"reason", "requested", "nearest", "bucket"} <= plan.keys()
+    as_text = scene.call("plan", "--at", "latest", config=scene.reader())
+    assert as_text.exit_status == 0
+    assert plan["stop"]["lsn"] in as_text.stdout
+    assert taken["id"] in as_text.stdout
+
+    rebuilt = scene.json("catalog", "rebuild")
+    assert rebuilt["records"]["backup"] == 1
+    assert rebuilt["entries"] == scene.json("status")["ledger"]["entries"]
+    assert "made again" in scene.call("catalog", "rebuild").stdout
+
+
+def test_the_latest_restorable_second_of_status_can_be_planned(scenes: Scenes) -> None:
+    scene = scenes.make()
+    scene.json("backup")
+    scene.archive_all()
+    told = scene.restorable()
+    assert told["latest_restorable"] >= told["earliest_restorable"]
+    for at in (told["latest_restorable"], told["earliest_restorable"]):
+        plan = scene.call("plan", "--at", at, "--output", "json", config=scene.reader())
+        assert plan.exit_status == 0, plan.json["reason"]
+
+
+def test_losing_the_state_folder_loses_nothing(scenes: Scenes) -> None:
+    scene = scenes.make()
+    scene.json("backup")
+    scene.archive_all()
+    scene.restorable()
+    scene.stage.stop_server()
+    told = scene.json("status")
+    shutil.rmtree(scene.stage.folder / "state")
+    again = scene.json("status")
+    assert {**again, "now": None} == {**told, "now": None}
+    scene.prove_rebuild()
+    scene.stage.serve()
+    scene.archive_all()
+    scene.prove_archived()
+
+
+def test_times_of_status_are_utc_and_ordered(scenes: Scenes) -> None:
+    scene = scenes.make()
+    scene.json("backup")
+    scene.archive_all()
+    told = scene.restorable()
+    earliest, latest = (parse_rfc3339(told[name]) for name in ("earliest_restorable", "latest_restorable"))
+    assert earliest <= latest <= parse_rfc3339(told["now"])
+    assert format_rfc3339(latest) == told["latest_restorable"]
