@@ -19,7 +19,14 @@ from restore.fetcher import Fetcher
 from walarchiver.archiver import Archived, Archiver
 from walarchiver.assembly import Archive
 from walarchiver.core.segment import SegmentBytes, SegmentFile, WalFile
-from walarchiver.errors import ConfigError, DatabaseUnavailable, NotAWalFile, Transient, WalarchiverError
+from walarchiver.errors import (
+    ConfigError,
+    DatabaseUnavailable,
+    NotAWalFile,
+    Transient,
+    WalarchiverError,
+    WrongCluster,
+)
 from walarchiver.format.records import HorizonRecord, Record
 from walarchiver.horizon import HorizonSamples, Sample
 from walarchiver.ledger import fact
@@ -140,12 +147,12 @@ class ClusterService:
     async def _sample(self, dsn: str) -> None:
         """Sample insert position and clock; append a sample alone when the server is idle."""
         loop = asyncio.get_running_loop()
-        sampler = HorizonSampler(dsn)
+        sampler = HorizonSampler(dsn, system=self.lanes[0].archiver.cluster.system)
         failed = False
         while True:
             try:
                 position = await loop.run_in_executor(self._executor, sampler.sample)
-            except DatabaseUnavailable as error:
+            except (DatabaseUnavailable, WrongCluster) as error:
                 if not failed:
                     log.warning("horizon not sampled", cluster=self.name, reason=error.message)
                 failed = True

@@ -23,7 +23,7 @@ from walarchiver.archiver import Archiver, ClusterFacts
 from walarchiver.assembly import Archive, Host, depositor_of, join_archive
 from walarchiver.budget import ByteBudget
 from walarchiver.clusterservice import ClusterService, Lane, riding_samples, rode_along
-from walarchiver.errors import ConfigError, UsageError, WalarchiverError
+from walarchiver.errors import ConfigError, UsageError, WalarchiverError, WrongCluster
 from walarchiver.gauges import ALARMING, keep_gauges
 from walarchiver.horizon import HorizonSamples
 from walarchiver.ledgerqueue import LedgerQueue
@@ -127,14 +127,13 @@ class Service:
     # --- building ------------------------------------------------------------------------------
 
     def _opener(self, name: str, section: ClusterSettings) -> Callable[[], Sequence[Lane]]:
-        def identity() -> ServerFacts:
-            if section.dsn is None:
-                raise ConfigError(f"cluster {name} needs a `dsn` until it is known in the repository")
-            return probe_server(section.dsn)
-
         def open_lanes() -> Sequence[Lane]:
             assert section.data_directory is not None
             here = read_data_directory(section.data_directory)
+
+            def identity() -> ServerFacts:
+                return facts_of(name, section.dsn, here.system)
+
             return [
                 self._lane(
                     name,
@@ -223,3 +222,19 @@ class Service:
         self._io.shutdown(wait=False, cancel_futures=True)
         self._cpu.shutdown(wait=False, cancel_futures=True)
         log.info("stopped")
+
+
+def facts_of(cluster: str, dsn: str | None, system: int) -> ServerFacts:
+    """The running server's facts, for a cluster that the repository does not know yet.
+
+    Raises ConfigError, DatabaseUnavailable, WrongCluster.
+    """
+    if dsn is None:
+        raise ConfigError(f"cluster {cluster} needs a `dsn` until it is known in the repository")
+    facts = probe_server(dsn)
+    if facts.system != system:
+        raise WrongCluster(
+            f"the dsn of cluster {cluster} reaches system {facts.system}, its data directory is {system}",
+            hint="Let `dsn` and `data_directory` name the same cluster.",
+        )
+    return facts

@@ -11,7 +11,7 @@ import pytest
 
 from tests.kit.postgres import PostgresFactory, as_server_user
 from walarchiver.embedded.postgres import MIB, EmbeddedCluster
-from walarchiver.errors import BackupFailed, ConfigError, DatabaseUnavailable, UsageError
+from walarchiver.errors import BackupFailed, ConfigError, DatabaseUnavailable, UsageError, WrongCluster
 from walarchiver.format.records import LimitFacts
 from walarchiver.postgres.basebackup import BackupResult, TablespaceStream, stream_base_backup
 from walarchiver.postgres.outsideconf import read_outside_configuration
@@ -97,7 +97,7 @@ def test_a_server_without_checksums_says_so(postgres: PostgresFactory, major: in
 
 def test_a_sample_proves_what_was_written_before_it(postgres: PostgresFactory, major: int) -> None:
     cluster = postgres()
-    with HorizonSampler(cluster.dsn()) as sampler:
+    with HorizonSampler(cluster.dsn(), system=probe_server(cluster.dsn()).system) as sampler:
         first = sampler.sample()
         cluster.psql("CREATE TABLE t AS SELECT generate_series(1, 1000)")
         second = sampler.sample()
@@ -111,13 +111,20 @@ def test_a_sample_proves_what_was_written_before_it(postgres: PostgresFactory, m
 
 def test_a_sampler_connects_again_after_a_restart(postgres: PostgresFactory) -> None:
     cluster = postgres()
-    with HorizonSampler(cluster.dsn()) as sampler:
+    with HorizonSampler(cluster.dsn(), system=probe_server(cluster.dsn()).system) as sampler:
         assert sampler.sample() is not None
         cluster.stop(StopMode.IMMEDIATE)
         with pytest.raises(DatabaseUnavailable):
             sampler.sample()
         cluster.start()
         assert sampler.sample() is not None
+
+
+def test_a_sampler_refuses_another_cluster(postgres: PostgresFactory) -> None:
+    cluster = postgres()
+    other = probe_server(cluster.dsn()).system + 1
+    with HorizonSampler(cluster.dsn(), system=other) as sampler, pytest.raises(WrongCluster, match="reaches"):
+        sampler.sample()
 
 
 def test_a_switch_completes_the_segment(postgres: PostgresFactory) -> None:
@@ -137,7 +144,7 @@ def test_a_standby_has_no_insert_position(postgres: PostgresFactory, major: int)
     assert recovery_state(cluster.dsn()).in_recovery
     assert recovery_state(cluster.dsn()).pause_state == "not paused"
     assert probe_server(cluster.dsn()).in_recovery
-    with HorizonSampler(cluster.dsn()) as sampler:
+    with HorizonSampler(cluster.dsn(), system=probe_server(cluster.dsn()).system) as sampler:
         assert sampler.sample() is None
     with pytest.raises(DatabaseUnavailable, match="recovery is in progress"):
         insert_position(cluster.dsn())

@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow
 
 from walarchiver.core.lsn import Lsn, parse_lsn
 from walarchiver.core.moment import CommitTime
-from walarchiver.errors import DatabaseUnavailable
+from walarchiver.errors import DatabaseUnavailable, WrongCluster
 from walarchiver.format.records import BackupFacts, DatabaseFact, ExtensionFact, LimitFacts
 from walarchiver.postgres.connection import connected, database_errors, open_connection
 
@@ -192,26 +192,41 @@ def insert_position_on(connection: Connection) -> InsertPosition:
 
 
 class HorizonSampler:
-    """Samples the insert position again and again over one connection; not thread-safe."""
+    """Samples the insert position again and again over one connection; not thread-safe.
 
-    def __init__(self, dsn: str) -> None:
+    Each new connection must reach the expected cluster: another one's clock and positions would
+    prove seconds that were never archived.
+    """
+
+    def __init__(self, dsn: str, *, system: int) -> None:
         self._dsn = dsn
+        self._system = system
         self._connection: Connection | None = None
 
     def sample(self) -> InsertPosition | None:
         """The position now; None while the server is in recovery.
 
-        Raises DatabaseUnavailable; the next call connects anew.
+        Raises DatabaseUnavailable, or WrongCluster when the dsn reaches another cluster; the next
+        call connects anew.
         """
         try:
             with database_errors():
                 if self._connection is None:
                     self._connection = open_connection(self._dsn)
+                    self._check_cluster(self._connection)
                 (in_recovery,) = _row(self._connection, "SELECT pg_is_in_recovery()")
                 return None if in_recovery else insert_position_on(self._connection)
-        except DatabaseUnavailable:
+        except (DatabaseUnavailable, WrongCluster):
             self.close()
             raise
+
+    def _check_cluster(self, connection: Connection) -> None:
+        (system,) = _row(connection, "SELECT (pg_control_system()).system_identifier")
+        if (found := int(system) % 2**64) != self._system:  # PostgreSQL shows it as a signed number
+            raise WrongCluster(
+                f"the dsn reaches system {found}, the archive is of system {self._system}",
+                hint="Let `dsn` and `data_directory` name the same cluster.",
+            )
 
     def close(self) -> None:
         if self._connection is not None:
