@@ -19,6 +19,7 @@ from blake3 import blake3
 
 from walarchiver.catalog import Catalog
 from walarchiver.core.moment import as_datetime
+from walarchiver.core.segment import SegmentBytes
 from walarchiver.depositor import Depositor
 from walarchiver.errors import BackupFailed, WalarchiverError
 from walarchiver.format.codec import parts_sha256
@@ -271,6 +272,20 @@ def _closing_record(
         tablespaces=tuple(TablespaceFact(oid=s.oid, stream=s.number, path=s.path) for s in sink.streams),
         facts=facts,
     )
+
+
+def wait_for_wal(
+    ledger: Ledger, record: BackupRecord, size: SegmentBytes, *, tries: int, pause_s: float
+) -> bool:
+    """Whether all WAL that the backup needs to be consistent is recorded; looks `tries` times."""
+    first, last = record.start_lsn // size, (record.stop_lsn - 1) // size
+    rest = threading.Event()
+    for _ in range(tries):
+        ledger.refresh()
+        if all(ledger.catalog.has_segment(record.timeline, number) for number in range(first, last + 1)):
+            return True
+        rest.wait(pause_s)
+    return False
 
 
 def commit_one(ledger: Ledger, proposal: Proposal) -> None:

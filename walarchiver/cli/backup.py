@@ -6,9 +6,10 @@ import argparse
 from typing import TYPE_CHECKING
 
 from walarchiver.assembly import Archive, Host, depositor_of, join_archive
-from walarchiver.backup import BackupProgress, BackupRequest, rates, take_backup
+from walarchiver.backup import BackupProgress, BackupRequest, rates, take_backup, wait_for_wal
 from walarchiver.cli.backups import backup_members
 from walarchiver.cli.context import Context
+from walarchiver.core.lsn import format_lsn
 from walarchiver.errors import ConfigError
 from walarchiver.format.records import BackupRecord
 from walarchiver.postgres.outsideconf import read_outside_configuration
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from walarchiver.cli.main import Subparsers
 
 PROGRESS_INTERVAL_S = 2.0
+DEGRADED = 3
 
 
 def register(subparsers: Subparsers) -> None:
@@ -27,6 +29,9 @@ def register(subparsers: Subparsers) -> None:
         "--spread-checkpoint",
         action="store_true",
         help="wait for a gentle checkpoint instead of forcing one at once",
+    )
+    parser.add_argument(
+        "--wait", type=int, default=60, metavar="SECONDS", help="for the backup's WAL to be archived"
     )
     parser.add_argument("--packages", default="", metavar="TEXT", help="package or image ids, for the record")
 
@@ -45,18 +50,27 @@ def run(context: Context, args: argparse.Namespace) -> int:
         fast_checkpoint=not args.spread_checkpoint,
         packages=args.packages,
     )
-    done = []
+    done, usable = [], True
     for repository in host.settings.cluster(name).repositories:
         archive = join_archive(host, name, repository, lambda: server, server.system)
         record = _take(context, host, archive, repository, server, request)
+        context.progress(f"backup: waiting until its WAL is archived up to {format_lsn(record.stop_lsn)}")
+        usable = usable and wait_for_wal(
+            archive.ledger, record, archive.segment_size, tries=args.wait * 2 + 1, pause_s=0.5
+        )
         done.append((repository, record))
     text = "\n".join(
         f"base backup {record.backup} of cluster {name} is in repository {repository}: {record.raw:,} bytes, "
         f"{record.stored:,} stored, {record.parts} parts"
         for repository, record in done
     )
-    context.result(text, {"backups": [backup_members(record) for _, record in done]})
-    return 0
+    if not usable:
+        text += (
+            f"\nnot restorable yet: its WAL was not archived within {args.wait} s. Is archiving running? "
+            "`walarchiver status` tells when it is."
+        )
+    context.result(text, {"backups": [backup_members(record) for _, record in done], "restorable": usable})
+    return 0 if usable else DEGRADED
 
 
 def _take(
