@@ -198,7 +198,9 @@ def open_archive(
     name = host.settings.cluster_name(cluster)
     repository_name = host.settings.cluster(name).repositories[0]
     repository = open_repository(host, repository_name)
-    chosen = system if system is not None else repository.find_system(name)
+    chosen = system
+    if chosen is None:
+        chosen = repository.find_system(name, lambda each: catalog_of(host, repository, each))
     writer = writer_of(host, host.settings.repository(repository_name)) if write else None
     ledger = repository.ledger(chosen, catalog_of(host, repository, chosen), writer)
     ledger.refresh()

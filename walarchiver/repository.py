@@ -107,14 +107,17 @@ class Repository:
                 found.append(system)
             after = f"{CLUSTERS_PREFIX}{version.key.removeprefix(CLUSTERS_PREFIX).split('/')[0]}/~"
 
-    def find_system(self, name: str | None) -> str:
+    def find_system(
+        self, name: str | None, catalogs: Callable[[str], Catalog] = lambda _system: Catalog(None)
+    ) -> str:
         """The newest system identifier whose first ledger record has this cluster name.
 
+        `catalogs` gives the catalog to read a system's ledger into, so that none is read twice.
         Raises UnknownCluster when there is none, or when `name` is None and there are several names.
         """
         named: dict[str, list[tuple[int, str]]] = {}
         for system in self.systems():
-            catalog = Catalog(None)
+            catalog = catalogs(system)
             try:
                 try:
                     self._ledger(system, catalog).refresh()
