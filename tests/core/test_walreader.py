@@ -44,12 +44,12 @@ def written(record_lengths: Iterable[int]) -> WalWriter:
 # --- whole WAL -------------------------------------------------------------------------------------
 
 
-@given(st.lists(lengths, min_size=1, max_size=60))
+@given(st.lists(lengths, min_size=1, max_size=30))
 @example([8192 - 40])  # ends exactly with its page
 @example([8192 - 40 - 8, 26])  # the next header is split after its first 8 bytes
 @example([8192 - 40 - 24, 26])  # the next header alone fits
 @example([MIB - 128 * 24 - 16, 50])  # ends exactly with its segment
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_every_record_comes_back_from_pages_and_segments(record_lengths: list[int]) -> None:
     wal = written(record_lengths)
     found = walk(wal.segments())
