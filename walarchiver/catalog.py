@@ -19,13 +19,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from walarchiver.core.history import Fork, TimelineHistory
+from walarchiver.core.lsn import Lsn
+from walarchiver.core.moment import CommitTime
 from walarchiver.core.segment import (
     Segment,
     SegmentBytes,
     SegmentFile,
     parse_wal_file,
 )
-from walarchiver.errors import CatalogUnavailable, LedgerBroken
+from walarchiver.errors import CatalogUnavailable
 from walarchiver.format.canonical import canonical_json, parse_canonical
 from walarchiver.format.chain import ChainState
 from walarchiver.format.codec import record_from_json, record_to_json
@@ -125,15 +127,15 @@ class Catalog:
     ) -> bool:
         """Take in the entry at `seq`, or what stands there in vain.
 
-        Returns False when the entry was there already. Raises LedgerBroken when entries between
-        are missing: they must be applied in order.
+        Returns False when the entry was there already. Raises CatalogUnavailable when entries between
+        are missing: another process has begun to make the file anew.
         """
         with self._transaction():
             head = self.next_seq()
             if seq < head:
                 return False
             if seq > head:
-                raise LedgerBroken(f"entry {seq} cannot follow entry {head - 1} in the catalog")
+                raise CatalogUnavailable(f"entry {seq} cannot follow entry {head - 1} in the catalog")
             self._db.execute(
                 "INSERT INTO entry VALUES (?,?,?,?,?)", (seq, sha256, time_us, writer, int(void))
             )
@@ -201,6 +203,10 @@ class Catalog:
 
     def chain_state(self, repo: str, system: str) -> ChainState:
         """Where the chain stands after the last applied entry."""
+        with self.snapshot():  # others may apply entries meanwhile
+            return self._chain_state(repo, system)
+
+    def _chain_state(self, repo: str, system: str) -> ChainState:
         valid = self._rows("SELECT seq, sha256, time FROM entry WHERE void=0 ORDER BY seq DESC LIMIT 1")
         last, prev, time = valid[0] if valid else (-1, NO_ENTRY, None)
         marks = self._rows("SELECT seq, sha256 FROM entry WHERE seq>? ORDER BY seq", last)
@@ -280,7 +286,13 @@ class Catalog:
 
     def horizons(self) -> list[HorizonRecord]:
         """All horizon samples, oldest first."""
-        return [record for record in self._records("horizon") if isinstance(record, HorizonRecord)]
+        rows = self._rows("SELECT time, lsn, timeline FROM horizon ORDER BY time, lsn")
+        return [
+            HorizonRecord(
+                time=CommitTime(int(str(time))), lsn=Lsn(int(str(lsn))), timeline=int(str(timeline))
+            )
+            for time, lsn, timeline in rows
+        ]
 
     def clusters(self) -> list[ClusterRecord]:
         return [record for record in self._records("cluster") if isinstance(record, ClusterRecord)]
