@@ -122,6 +122,8 @@ class Ledger:
         self._observe = observe
         self._lock = threading.RLock()
         self._anchored = False
+        self._read_whole = False
+        """The last reading came to the head; until one does, nothing is appended."""
         self._strays: set[tuple[str, str | None]] = set()
 
     # --- reading -------------------------------------------------------------------------------
@@ -143,6 +145,7 @@ class Ledger:
         Raises LedgerBroken, StoreUnavailable, StoreDenied. What was read before a failure stays.
         """
         with self._lock:
+            self._read_whole = False
             self._check_anchor()
             state = self.state()
             listing = self.store.list_versions(
@@ -161,6 +164,7 @@ class Ledger:
                     raise LedgerBroken(
                         f"entry {state.next_seq} of system {self.system} is missing before entry {name.seq}"
                     )
+            self._read_whole = True
             return state
 
     def _is_stray(self, seq: int, versions: Sequence[StoredVersion]) -> bool:
@@ -266,7 +270,7 @@ class Ledger:
         outcomes: list[WalarchiverError | None] = [None] * len(proposals)
         waiting = list(range(len(proposals)))
         with self._lock:
-            if self.state().next_seq == 0 or not self._anchored:
+            if self.state().next_seq == 0 or not self._read_whole:
                 self.refresh()
             lost = 0
             while waiting:
