@@ -18,11 +18,9 @@ from dataclasses import dataclass
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.segment import SegmentBytes
+from walarchiver.core.walpage import settled_lsn
 from walarchiver.format.records import HorizonRecord
 
-PAGE_BYTES = 8192
-LONG_HEADER_BYTES = 40
-SHORT_HEADER_BYTES = 24
 SAMPLES_MAX = 4096
 FIRST_IDLE_S = 60.0
 LONGEST_IDLE_S = 600.0
@@ -35,12 +33,6 @@ class Sample:
     time: CommitTime
     lsn: Lsn
     timeline: int
-
-
-def covered_position(lsn: Lsn, size: SegmentBytes) -> Lsn:
-    """`lsn`, or the page's start when it lies inside a page header."""
-    header = LONG_HEADER_BYTES if lsn % size < PAGE_BYTES else SHORT_HEADER_BYTES
-    return Lsn(lsn - lsn % PAGE_BYTES) if lsn % PAGE_BYTES <= header else lsn
 
 
 class HorizonSamples:
@@ -72,7 +64,7 @@ class HorizonSamples:
         with self._lock:
             found = None
             for sample in self._samples:
-                if sample.timeline == timeline and covered_position(sample.lsn, self._size) <= end:
+                if sample.timeline == timeline and settled_lsn(sample.lsn, self._size) <= end:
                     found = sample
             if found is None or (self._recorded is not None and found.time <= self._recorded.time):
                 return None

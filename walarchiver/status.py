@@ -20,8 +20,8 @@ from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime, format_rfc3339
 from walarchiver.core.segment import Segment
+from walarchiver.core.walpage import settled_lsn
 from walarchiver.format.records import BackupRecord
-from walarchiver.horizon import covered_position
 from walarchiver.ports import Clock
 
 SCHEMA_VERSION = 1
@@ -122,7 +122,7 @@ def _window(
             earliest = backup.stop_time
         end = (reach.last + 1) * size
         for sample in archive.catalog.horizons():
-            position = covered_position(sample.lsn, size)
+            position = settled_lsn(sample.lsn, size)
             covered = backup.stop_lsn <= position <= end and _before_fork(path, sample.timeline, position)
             proven = CommitTime(sample.time - SAMPLE_MARGIN_US)
             if not covered or proven < backup.stop_time:

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from restore.core.model import Horizon
-from restore.core.walk import Branch, Walk, settled_lsn
+from restore.core.walk import Branch, Walk
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.scan import Event, SegmentScan
+from walarchiver.core.walpage import settled_lsn
 
 SAMPLE_MARGIN_US = 1_000_000
 """How long before its insertion a commit's time may have been taken: generous, tens of

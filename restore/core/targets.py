@@ -13,12 +13,13 @@ from restore.core import search
 from restore.core.choice import Choice, Refusal, missing_segments, past_the_end
 from restore.core.horizon import horizon
 from restore.core.model import AtXid, BaseBackup, Verdict
-from restore.core.walk import Branch, Walk, settled_lsn
+from restore.core.walk import Branch, Walk
 from restore.core.windows import guard, usable
 from restore.core.wording import backup_text, branch_text, end_text, moment
 from walarchiver.core.lsn import Lsn, format_lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.scan import Event, RestorePoint
+from walarchiver.core.walpage import settled_lsn
 
 
 @dataclass(slots=True)

@@ -21,12 +21,10 @@ from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.scan import Ending, Event, ParameterChange, SegmentScan
-from walarchiver.core.segment import Segment, SegmentBytes
+from walarchiver.core.segment import Segment
 
 PAGE_BYTES = 8192
 """XLOG_BLCKSZ of every build that is supported."""
-_LONG_HEADER_BYTES = 40
-_SHORT_HEADER_BYTES = 24
 
 
 class EndKind(Enum):
@@ -73,17 +71,6 @@ class Walk:
     def past(self) -> int:
         """Number of the first segment that is not part of the walk."""
         return self.first + len(self.scans)
-
-
-def settled_lsn(lsn: Lsn, size: SegmentBytes) -> Lsn:
-    """`lsn`, but a page's start for a position inside its header (the end of the header included).
-
-    After a switch the insert position already stands behind the next page's header, where no
-    record has ended yet (PostgreSQL xlog.c, XLogBytePosToRecPtr).
-    """
-    header = _LONG_HEADER_BYTES if lsn % size < PAGE_BYTES else _SHORT_HEADER_BYTES
-    inside = lsn % PAGE_BYTES
-    return Lsn(lsn - inside) if inside <= header else lsn
 
 
 class Branch:

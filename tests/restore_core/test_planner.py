@@ -16,7 +16,6 @@ from restore.core.model import (
     WalKnowledge,
 )
 from restore.core.planner import decide
-from restore.core.walk import settled_lsn
 from restore.core.windows import latest_restorable, windows
 from tests.restore_core.scenes import ask, at, full, gap_world, stop_of, three_commits
 from tests.restore_core.synthetic import SECOND, SIZE, SLOTS, T0, end_of, new_world, start_of
@@ -24,6 +23,7 @@ from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.scan import EventKind, SegmentScan
 from walarchiver.core.segment import Segment
+from walarchiver.core.walpage import settled_lsn
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,17 @@ def check_segment(
         )
 
 
+def settled_lsn(lsn: Lsn, size: SegmentBytes) -> Lsn:
+    """`lsn`, but a page's start for a position inside its header (the end of the header included).
+
+    After a switch the insert position already stands behind the next page's header, where no
+    record has ended yet (PostgreSQL xlog.c, XLogBytePosToRecPtr).
+    """
+    header = LONG_HEADER_BYTES if lsn % size < PAGE_BYTES else SHORT_HEADER_BYTES
+    inside = lsn % PAGE_BYTES
+    return Lsn(lsn - inside) if inside <= header else lsn
+
+
 def check_pages(
     chunk: bytes | bytearray | memoryview,
     first_address: Lsn,
