@@ -43,7 +43,7 @@ def reference() -> str:
     lines = [
         "# Error codes",
         "",
-        "Written by `./dev generated` from walarchiver/errors.py. Codes never change their meaning.",
+        "Written by `./dev generated` from walarchiver/errors/. Codes never change their meaning.",
         "",
         "| code | exit | what it says | next step |",
         "| --- | --- | --- | --- |",

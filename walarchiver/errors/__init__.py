@@ -1,0 +1,141 @@
+"""Every failure walarchiver can report, with a stable code and the next step.
+
+The tree (kinds are chosen by what the caller does next):
+
+    WalarchiverError                what the user sees: code, message with the values, hint
+    ├── UsageError                  the request is wrong: change it                     exit 2
+    │   ├── ConfigError             the configuration file is wrong
+    │   ├── TimeNotUnderstood       --at could not be read as one instant
+    │   └── ...
+    ├── Transient                   may pass: retried inside a budget                   exit 1
+    │   └── StoreUnavailable
+    ├── Refused                     trying again cannot help, nothing was changed       exit 1
+    │   ├── SegmentConflict, WrongCluster, NotAWalFile, CorruptSegment, ...
+    ├── Untrusted                   bytes in the repository do not verify               exit 15
+    └── NotReachable                the asked moment cannot be restored                 exit 13/14
+
+Rules:
+- Codes are stable for ever; a code is never reused for another fact.
+- The class docstring is the fact that `walarchiver explain CODE` prints; `hint` is the next act.
+- Messages are lower-case, carry the values, have no final stop. Hints are sentences or questions.
+- `exit_status` is the program's exit status (product contract), not the hook's: see `hook.py`.
+"""
+
+from __future__ import annotations
+
+from walarchiver.errors.asking import (
+    ConfigError,
+    NotReachable,
+    TargetDirectoryInUse,
+    TargetInGap,
+    TimeAmbiguous,
+    TimeInFuture,
+    TimeNotUnderstood,
+    TimeWithoutZone,
+    UnknownCode,
+    UsageError,
+)
+from walarchiver.errors.base import WalarchiverError
+from walarchiver.errors.doubting import (
+    BadSignature,
+    FetchInDoubt,
+    KeyringBroken,
+    LedgerBroken,
+    MalformedObject,
+    ObjectDamaged,
+    ObjectMisplaced,
+    ObjectMissing,
+    ProvenAbsent,
+    Untrusted,
+)
+from walarchiver.errors.passing import (
+    CallerGone,
+    CatalogUnavailable,
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    LedgerContended,
+    ServerUnreachable,
+    ShuttingDown,
+    StoreUnavailable,
+    Transient,
+)
+from walarchiver.errors.refusing import (
+    BackupFailed,
+    BinariesMissing,
+    CorruptSegment,
+    KeyCannotOpen,
+    KeyTaken,
+    Locked,
+    NoRepository,
+    NotAWalFile,
+    NotPermitted,
+    Refused,
+    RepositoryExists,
+    RestoreFailed,
+    SegmentConflict,
+    ServerInRecovery,
+    StoreDenied,
+    StoreMisbehaves,
+    UnknownCluster,
+    WrongCluster,
+)
+
+__all__ = [
+    "BackupFailed",
+    "BadSignature",
+    "BinariesMissing",
+    "CallerGone",
+    "CatalogUnavailable",
+    "ConfigError",
+    "CorruptSegment",
+    "DatabaseUnavailable",
+    "DeadlineExceeded",
+    "FetchInDoubt",
+    "KeyCannotOpen",
+    "KeyTaken",
+    "KeyringBroken",
+    "LedgerBroken",
+    "LedgerContended",
+    "Locked",
+    "MalformedObject",
+    "NoRepository",
+    "NotAWalFile",
+    "NotPermitted",
+    "NotReachable",
+    "ObjectDamaged",
+    "ObjectMisplaced",
+    "ObjectMissing",
+    "ProvenAbsent",
+    "Refused",
+    "RepositoryExists",
+    "RestoreFailed",
+    "SegmentConflict",
+    "ServerInRecovery",
+    "ServerUnreachable",
+    "ShuttingDown",
+    "StoreDenied",
+    "StoreMisbehaves",
+    "StoreUnavailable",
+    "TargetDirectoryInUse",
+    "TargetInGap",
+    "TimeAmbiguous",
+    "TimeInFuture",
+    "TimeNotUnderstood",
+    "TimeWithoutZone",
+    "Transient",
+    "UnknownCluster",
+    "UnknownCode",
+    "Untrusted",
+    "UsageError",
+    "WalarchiverError",
+    "WrongCluster",
+    "all_errors",
+]
+
+
+def all_errors() -> list[type[WalarchiverError]]:
+    """Every error class, in code order; the source of `explain` and of docs/errors.md."""
+    found: list[type[WalarchiverError]] = [WalarchiverError]
+    for cls in found:  # the list grows while we walk it
+        found.extend(cls.__subclasses__())
+    return sorted(found, key=lambda cls: cls.code)

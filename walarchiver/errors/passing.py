@@ -1,0 +1,68 @@
+"""What may pass: the outcome is open, or asking again later is right."""
+
+from __future__ import annotations
+
+from walarchiver.errors.base import WalarchiverError
+
+
+class Transient(WalarchiverError):
+    """The outcome is open or may change by itself; asking again later is right."""
+
+    code = "WA-TRANSIENT"
+    hint = "Try again; if it stays, look at the storage and the network."
+
+
+class StoreUnavailable(Transient):
+    """Object storage did not answer, or answered with an error that may pass."""
+
+    code = "WA-STORE-UNAVAILABLE"
+    hint = "Is the endpoint reachable from this host? Run `walarchiver s3 probe`."
+
+
+class DeadlineExceeded(Transient):
+    """The work did not end inside its deadline; nothing was acknowledged."""
+
+    code = "WA-DEADLINE"
+    hint = "PostgreSQL offers the file again by itself. Is the storage slow?"
+
+
+class ServerUnreachable(Transient):
+    """The walarchiver server did not answer on its socket."""
+
+    code = "WA-SERVER"
+    hint = "Is `walarchiver serve` running, and is the socket path the same on both sides?"
+
+
+class ShuttingDown(Transient):
+    """The server is draining and takes no new work; nothing was acknowledged."""
+
+    code = "WA-DRAINING"
+    hint = "PostgreSQL offers the file again by itself once the server is back."
+
+
+class CallerGone(Transient):
+    """The caller closed its connection before the answer; the work for it was stopped."""
+
+    code = "WA-CALLER-GONE"
+    hint = "Nothing to do: whoever still needs the file asks again."
+
+
+class LedgerContended(Transient):
+    """Other writers kept winning the next place in the ledger."""
+
+    code = "WA-LEDGER-BUSY"
+    hint = "Are several hosts archiving the same cluster? See the alarm log."
+
+
+class DatabaseUnavailable(Transient):
+    """PostgreSQL could not be asked."""
+
+    code = "WA-DATABASE"
+    hint = "Is the server up, and does `dsn` in the configuration reach it as a role with REPLICATION?"
+
+
+class CatalogUnavailable(Transient):
+    """The catalog, a cache of the ledger in the state folder, could not be read or written."""
+
+    code = "WA-CATALOG"
+    hint = "Is the state folder full or read-only? The catalog may be removed; it is made again."

@@ -1,0 +1,136 @@
+"""Refused: trying again cannot help, and nothing was changed."""
+
+from __future__ import annotations
+
+from walarchiver.errors.base import WalarchiverError
+
+
+class Refused(WalarchiverError):
+    """The input cannot be accepted; nothing was changed."""
+
+    code = "WA-REFUSED"
+
+
+class StoreDenied(Refused):
+    """Object storage refused these credentials or does not know the bucket."""
+
+    code = "WA-STORE-DENIED"
+    hint = "Check the credentials, the bucket name and the policy; run `walarchiver s3 probe`."
+
+
+class StoreMisbehaves(Refused):
+    """The store does not do what the repository format needs of it."""
+
+    code = "WA-STORE-MISBEHAVES"
+    hint = "Run `walarchiver s3 probe` to see which property is missing."
+
+
+class KeyTaken(Refused):
+    """The object name exists already; nothing was overwritten."""
+
+    code = "WA-KEY-TAKEN"
+    hint = "Names are written once; another process may have been faster."
+
+
+class NotAWalFile(Refused):
+    """The name is not one of the four kinds of WAL file, or the path lies outside pg_wal."""
+
+    code = "WA-NAME"
+    hint = (
+        "archive_command must be `walarchiver-hook push %p`, restore_command `walarchiver-hook fetch %f %p`."
+    )
+
+
+class CorruptSegment(Refused):
+    """The bytes are not a whole WAL file of that name: wrong size, header or address."""
+
+    code = "WA-SEGMENT-CORRUPT"
+    hint = "Look at the file in pg_wal and at the disk below it; take a new base backup once it is explained."
+
+
+class WrongCluster(Refused):
+    """The file belongs to another PostgreSQL cluster than the one this name stands for."""
+
+    code = "WA-WRONG-CLUSTER"
+    hint = "Was this data directory cloned or re-initialised? Give it a cluster section of its own."
+
+
+class SegmentConflict(Refused):
+    """Another content is already archived under this name; the archive keeps the first one."""
+
+    code = "WA-DIVERGENCE"
+    hint = "Do two servers archive the same cluster, for example a clone started without standby.signal?"
+
+
+class NoRepository(Refused):
+    """There is no walarchiver repository at this place."""
+
+    code = "WA-NO-REPOSITORY"
+    exit_status = 10
+    hint = "Run `walarchiver keys init`, or correct `url` in the [repository] section."
+
+
+class RepositoryExists(Refused):
+    """A repository is already there; it is never initialised twice."""
+
+    code = "WA-REPOSITORY-EXISTS"
+    hint = "Choose another url, or use the repository that is there."
+
+
+class UnknownCluster(Refused):
+    """The repository or the configuration has no cluster of this name."""
+
+    code = "WA-CLUSTER"
+    exit_status = 2
+    hint = "Name a cluster with --cluster; `walarchiver config show` lists them."
+
+
+class Locked(Refused):
+    """Another process holds the lock for this work."""
+
+    code = "WA-LOCKED"
+    exit_status = 11
+    hint = "Wait for it to end, or stop it."
+
+
+class KeyCannotOpen(Refused):
+    """No key at hand opens this object."""
+
+    code = "WA-KEY"
+    exit_status = 12
+    hint = "Name a custodian's key file as `identity` of the repository."
+
+
+class NotPermitted(Refused):
+    """The caller on the socket is not one of the users that may do this."""
+
+    code = "WA-PEER"
+    hint = "The hook must run as the owner of the data directory, as root, or as the server's own user."
+
+
+class ServerInRecovery(Refused):
+    """The server is a standby; what was asked needs one that writes WAL."""
+
+    code = "WA-STANDBY"
+    hint = "Let `dsn` reach the primary, or run the command on its host."
+
+
+class BackupFailed(Refused):
+    """The base backup did not complete; what was uploaded is not a backup and will be collected."""
+
+    code = "WA-BACKUP"
+    hint = "The message of PostgreSQL above says why; run `walarchiver backup` again."
+
+
+class BinariesMissing(Refused):
+    """A server program (PostgreSQL of the right major version, or weed) is not on this host."""
+
+    code = "WA-BINARIES"
+    hint = "Install PostgreSQL of that major version, or set WALARCHIVER_PG<major>_BIN (WALARCHIVER_WEED)."
+
+
+class RestoreFailed(Refused):
+    """The restored cluster is not what was asked; do not use it."""
+
+    code = "WA-RESTORE"
+    hint = "Read the server's log in the target directory; the repository was not changed."
