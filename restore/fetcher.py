@@ -143,21 +143,32 @@ class Fetcher:
             ) from error
 
     def _write_and_rename(self, record: FileRecord, folder: Path, destination: Path, request: int) -> None:
-        prefix = f".walarchiver-{zlib.crc32(os.fsencode(destination)):08x}-"
-        for left in folder.glob(f"{prefix}*.tmp"):
-            left.unlink(missing_ok=True)  # of a process that was killed, or of an older request
-        handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=folder)  # mode 0600
-        temporary = Path(name)
+        with self._lock:
+            self._check_newest(record, destination, request)
+            temporary = _beside(folder, destination)
         try:
-            with os.fdopen(handle, "wb") as out:
+            with temporary.open("wb") as out:
                 write_plain(self._repository, self._ledger.system, record, out)
             owner = destination.parent.stat()
             if os.geteuid() == 0 and owner.st_uid != 0:
                 os.chown(temporary, owner.st_uid, owner.st_gid)
             with self._lock:
-                if self._newest.get(destination) != request:
-                    raise FetchInDoubt(f"{record.name}: a newer request has taken over {destination}")
+                self._check_newest(record, destination, request)
                 temporary.rename(destination)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
+
+    def _check_newest(self, record: FileRecord, destination: Path, request: int) -> None:
+        if self._newest.get(destination) != request:
+            raise FetchInDoubt(f"{record.name}: a newer request has taken over {destination}")
+
+
+def _beside(folder: Path, destination: Path) -> Path:
+    """A new, empty file (mode 0600) for `destination`; its earlier ones, left by the killed, are removed."""
+    prefix = f".walarchiver-{zlib.crc32(os.fsencode(destination)):08x}-"
+    for left in folder.glob(f"{prefix}*.tmp"):
+        left.unlink(missing_ok=True)
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=folder)
+    os.close(handle)
+    return Path(name)
