@@ -13,7 +13,7 @@ from tests.kit.wal import HEAP, MIB, PAGE, Placed, WalWriter, main_data
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.scan import Ending
 from walarchiver.core.segment import SegmentBytes
-from walarchiver.core.walreader import CrcPolicy, Walk
+from walarchiver.core.walreader import Buffer, CrcPolicy, Walk
 from walarchiver.core.walrecord import WalRecord, record_kind
 
 lengths = st.one_of(
@@ -21,7 +21,7 @@ lengths = st.one_of(
 )
 
 
-def walk(segments: dict[int, bytes] | Iterable[tuple[int, bytes]], **options: object) -> Walk:
+def walk(segments: dict[int, bytes] | Iterable[tuple[int, Buffer]], **options: object) -> Walk:
     given = segments.items() if isinstance(segments, dict) else segments
     return Walk(iter(given), segment_size=MIB, **options)  # type: ignore[arg-type]
 
