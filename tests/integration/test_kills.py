@@ -100,7 +100,7 @@ def test_a_server_killed_at_random_under_load_loses_nothing(scenes: Scenes) -> N
 
 
 def prove_unbroken(scene: Scene, last: str) -> None:
-    """One run of segments without a gap, up to the last; nothing was compared less than PostgreSQL counted."""
+    """One run of segments without a gap, up to the last; as many were compared as PostgreSQL counted."""
     done = len(scene.status_files(".done"))
     until(lambda: scene.counted("archived_count") == done, "as many .done files as PostgreSQL counted")
     archive = scene.open()
