@@ -23,7 +23,7 @@ from walarchiver.catalog import Catalog
 from walarchiver.core.commits import next_record, scan_segment
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
-from walarchiver.core.scan import Event, SegmentScan
+from walarchiver.core.scan import Ending, Event, SegmentScan
 from walarchiver.core.segment import Segment, SegmentBytes
 from walarchiver.repository import Repository
 
@@ -106,10 +106,13 @@ class WalReader:
         """The scan of segment `number` as found on a path."""
         with self._lock:
             key = self._cache_key(path, number)
-            if key not in self._scans:
-                self._scans[key], events = self._walk(path, number)
+            if key in self._scans:
+                return self._scans[key]
+            scan, events = self._walk(path, number)
+            if scan.ending is not Ending.OPEN:  # an open one may go on in files still to come
+                self._scans[key] = scan
                 self._remember_events(key, events)
-            return self._scans[key]
+            return scan
 
     def _remember_events(self, key: str, events: Sequence[Event]) -> None:
         self._events[key] = events
@@ -120,10 +123,12 @@ class WalReader:
         """Every event that starts in segment `number` on a path, in LSN order."""
         with self._lock:
             key = self._cache_key(path, number)
-            if key not in self._events:
-                _, events = self._walk(path, number)
+            if key in self._events:
+                return self._events[key]
+            scan, events = self._walk(path, number)
+            if scan.ending is not Ending.OPEN:
                 self._remember_events(key, events)
-            return self._events[key]
+            return events
 
     def last_record(self, path: TimelineHistory, number: int) -> Lsn | None:
         """Start of the last whole record that starts in the segment."""
