@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "walarchiver.metrics",
     ),
     (),  # shells: whatever is not named elsewhere
-    ("walarchiver.api", "walarchiver.listening", "walarchiver.hook"),
+    ("walarchiver.api", "walarchiver.listening", "walarchiver.hook", "walarchiver.systemd"),
     (
         "walarchiver.service",
         "walarchiver.assembly",
@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "walarchiver.cli",
         "walarchiver.demo",
         "walarchiver.embedded",
+        "walarchiver.operate",
     ),
 )
 SHELLS, ROOTS = 3, 5

@@ -188,15 +188,21 @@ def catalog_of(host: Host, repository: Repository, system: str) -> Catalog:
 
 
 def open_archive(
-    host: Host, cluster: str | None, *, system: str | None = None, write: bool = False
+    host: Host,
+    cluster: str | None,
+    *,
+    system: str | None = None,
+    write: bool = False,
+    repository_name: str | None = None,
 ) -> Archive:
     """Open a cluster for reading (or also for appending), with its ledger read to the head.
 
     `cluster`: as configured, or None for the only one. `system`: a system identifier, when a name
-    has had several over the years. Raises UnknownCluster, NoRepository, Untrusted, Store…
+    has had several over the years. `repository_name`: default is the cluster's first one.
+    Raises UnknownCluster, NoRepository, Untrusted, Store…
     """
     name = host.settings.cluster_name(cluster)
-    repository_name = host.settings.cluster(name).repositories[0]
+    repository_name = repository_name or host.settings.cluster(name).repositories[0]
     repository = open_repository(host, repository_name)
     chosen = system
     if chosen is None:

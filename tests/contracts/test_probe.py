@@ -12,6 +12,7 @@ from tests.kit.faultproxy import Change, FaultProxy, Response, s3_error
 from tests.kit.s3 import S3Server
 from walarchiver.errors import ObjectDamaged, ObjectMissing, StoreDenied
 from walarchiver.ports import PutReceipt, StoredVersion
+from walarchiver.storage.lifecycle import harmful_rules
 from walarchiver.storage.memory import MemoryStore
 from walarchiver.storage.probe import Finding, probe_create_once, survey
 
@@ -94,6 +95,7 @@ def test_a_survey_of_a_good_bucket_holds_and_leaves_nothing(s3_server: S3Server)
         "list",
         "create once",
         "versioning",
+        "lifecycle",
         "clock",
         "checksums",
         "delete",
@@ -112,6 +114,52 @@ def test_a_survey_names_what_is_missing(s3_server: S3Server) -> None:
     assert bad["list"] is Finding.MISSING
     overwriting = survey(OverwritingStore(RealClock()), "v1/probe/1", RealClock())
     assert {e.name: e.finding for e in overwriting}["create once"] is Finding.MISSING
+
+
+def test_lifecycle_rules_that_remove_or_hide_objects_are_named(s3_server: S3Server) -> None:
+    bucket = s3_server.make_bucket(versioned=True)
+    store = s3_server.open(f"s3://{bucket}/repository")
+    rules: list[dict[str, object]] = [
+        {"ID": "sweep", "Status": "Enabled", "Filter": {"Prefix": "repository/"}, "Expiration": {"Days": 30}},
+        {"ID": "others", "Status": "Enabled", "Filter": {"Prefix": "elsewhere/"}, "Expiration": {"Days": 1}},
+    ]
+    s3_server.raw_client().put_bucket_lifecycle_configuration(
+        Bucket=bucket, LifecycleConfiguration={"Rules": rules}
+    )
+    found = {each.name: each for each in survey(store, "v1/probe/0123", RealClock())}
+    store.close()
+    assert found["lifecycle"].finding is Finding.MISSING
+    assert found["lifecycle"].line == "rule sweep removes objects after 30 days"
+
+
+@pytest.mark.parametrize(
+    ("rule", "act"),
+    [
+        ({"Prefix": "", "Expiration": {"Days": 7}}, "removes objects after 7 days"),
+        (
+            {"Filter": {"And": {"Prefix": "re", "Tags": []}}, "Expiration": {"Days": 7}},
+            "removes objects after",
+        ),
+        ({"Filter": {}, "NoncurrentVersionExpiration": {"NoncurrentDays": 3}}, "deleted or replaced after 3"),
+        ({"Transitions": [{"Days": 1, "StorageClass": "GLACIER"}]}, "moves objects to GLACIER"),
+        ({"Filter": {"Prefix": "repo/v1/c"}, "Expiration": {"Date": "2027-01-01"}}, "on 2027-01-01"),
+    ],
+)
+def test_every_form_of_a_harmful_rule_is_read(rule: dict[str, object], act: str) -> None:
+    (line,) = harmful_rules({"Rules": [{"ID": "r", "Status": "Enabled", **rule}]}, "repo/")
+    assert act in line
+    assert harmful_rules({"Rules": [{"ID": "r", "Status": "Disabled", **rule}]}, "repo/") == ()
+
+
+def test_rules_that_do_no_harm_are_passed_over() -> None:
+    rules = [
+        {"Status": "Enabled", "Prefix": "logs/", "Expiration": {"Days": 1}},
+        {"Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}},
+        {"Status": "Enabled", "Transitions": [{"Days": 1, "StorageClass": "STANDARD_IA"}]},
+        {"Status": "Enabled", "Expiration": {"ExpiredObjectDeleteMarker": True}},
+    ]
+    assert harmful_rules({"Rules": rules}, "repo/") == ()
+    assert harmful_rules({}, "repo/") == ()
 
 
 def test_a_survey_without_the_right_to_ask_says_unknown(s3_server: S3Server) -> None:

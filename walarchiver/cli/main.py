@@ -56,13 +56,16 @@ COMMANDS = (
     Entry("demo", "the whole story on embedded PostgreSQL and S3, ending in a proof"),
     Entry("serve", "the daemon behind archive_command and restore_command"),
     Entry("status", "one screen, first the latest restorable second"),
+    Entry("check", "prove archiving end to end with a forced WAL switch"),
     Entry("backup", "take a base backup"),
     Entry("backups", "list the base backups"),
     Entry("plan", "what a moment can be restored from; changes nothing"),
     Entry("restore", "restore a cluster to a moment, into a new directory"),
+    Entry("mark", "give this moment a name to restore to"),
     Entry("keys", "make a repository and its keys"),
     Entry("catalog", "rebuild the local catalog from the ledger"),
     Entry("config", "write, show or check the configuration"),
+    Entry("s3", "ask a store whether it does what is needed"),
     Entry("explain", "what an error code means and what to do"),
 )
 

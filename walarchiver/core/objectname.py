@@ -26,6 +26,7 @@ from walarchiver.errors import NotAWalFile
 ROOT = "v1/"
 CLUSTERS_PREFIX = "v1/c/"
 KEYRING_PREFIX = "v1/keyring/"
+PROBE_PREFIX = "v1/probe/"
 ROLL_ENTRIES = 4096
 """Ledger entries in one roll-up; the first one's number is a multiple of it."""
 
@@ -136,6 +137,11 @@ def _sequence(number: int) -> str:
 def repo_key() -> str:
     """The repository mark."""
     return "v1/REPO"
+
+
+def probe_key(oid: str) -> str:
+    """A scratch object by which a store is asked what it does; no reader looks at it."""
+    return f"{PROBE_PREFIX}{_oid(oid)}"
 
 
 def keyring_key(n: int) -> str:

@@ -145,6 +145,7 @@ def _removed(store: ObjectStore, key: str) -> tuple[Finding, str]:
 def _s3_questions(store: ObjectStore, clock: Clock) -> Iterator[tuple[str, Question]]:
     if isinstance(store, S3Store):
         yield "versioning", lambda: _versioning(store)
+        yield "lifecycle", lambda: _lifecycle(store)
         yield "clock", lambda: _clock_skew(store, clock)
         yield "checksums", lambda: _checksums(store)
 
@@ -154,6 +155,13 @@ def _versioning(store: S3Store) -> tuple[Finding, str]:
     if state == "Enabled":
         return Finding.HELD, "versioning is enabled"
     return Finding.MISSING, f"versioning is {state.lower()}: a deleted object cannot be brought back"
+
+
+def _lifecycle(store: S3Store) -> tuple[Finding, str]:
+    rules = store.harmful_rules()
+    if not rules:
+        return Finding.HELD, "no lifecycle rule removes or moves objects here"
+    return Finding.MISSING, "; ".join(rules)
 
 
 def _clock_skew(store: S3Store, clock: Clock) -> tuple[Finding, str]:

@@ -30,6 +30,7 @@ from typing import TypeVar, cast
 
 from walarchiver.errors import ObjectDamaged, StoreMisbehaves, StoreUnavailable
 from walarchiver.ports import Clock, PutReceipt, Random, StoredVersion
+from walarchiver.storage.lifecycle import harmful_rules
 from walarchiver.storage.names import checked_key, checked_prefix
 from walarchiver.storage.options import ChecksumMode, S3Location, S3Options
 from walarchiver.storage.retry import Retrier
@@ -39,6 +40,7 @@ from walarchiver.storage.s3answers import (
     is_absent,
     is_past_the_end,
     may_be_about_checksums,
+    refusal_in,
 )
 from walarchiver.storage.s3client import Body, Reply, connected
 
@@ -165,6 +167,20 @@ class S3Store:
         bucket = self._location.bucket
         reply = self._asked("ask for versioning", lambda: self._client.get_bucket_versioning(Bucket=bucket))
         return str(reply.get("Status") or "Off")
+
+    def harmful_rules(self) -> tuple[str, ...]:
+        """What lifecycle rules do to objects here, a line each. Raises StoreDenied when that is hidden."""
+
+        def ask() -> Reply:
+            try:
+                return self._client.get_bucket_lifecycle_configuration(Bucket=self._location.bucket)
+            except LIBRARY_ERRORS as failure:
+                refusal = refusal_in(failure)
+                if refusal is not None and refusal.code == "NoSuchLifecycleConfiguration":
+                    return {}
+                raise
+
+        return harmful_rules(self._asked("ask for lifecycle rules", ask), self._location.prefix)
 
     def server_time_us(self) -> int | None:
         """The server's clock, in microseconds and to the second, from the Date header; None without one."""
