@@ -13,21 +13,24 @@ Rules:
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from walarchiver.core.history import Fork, TimelineHistory
-from walarchiver.core.lsn import Lsn
+from walarchiver.catalogfile import PROJECTED_TABLES, open_catalog_file, translated
+from walarchiver.core.history import TimelineHistory
+from walarchiver.core.lsn import Lsn, format_lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.segment import (
+    MIN_SEGMENT_BYTES,
+    HistoryFile,
     Segment,
     SegmentBytes,
     SegmentFile,
     parse_wal_file,
+    valid_segment_bytes,
 )
-from walarchiver.errors import CatalogUnavailable
+from walarchiver.errors import CatalogUnavailable, MalformedObject, NotAWalFile
 from walarchiver.format.canonical import canonical_json, parse_canonical
 from walarchiver.format.chain import ChainState
 from walarchiver.format.codec import record_from_json, record_to_json
@@ -48,33 +51,7 @@ from walarchiver.format.records import (
 )
 
 FileRecord = WalRecord | HistoryRecord | LabelRecord
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS entry (
-    seq INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, time INTEGER NOT NULL, writer TEXT NOT NULL,
-    void INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS record (
-    kind TEXT NOT NULL, name TEXT NOT NULL, seq INTEGER NOT NULL, idx INTEGER NOT NULL,
-    content TEXT NOT NULL, PRIMARY KEY (kind, name, seq, idx)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS segment (
-    timeline INTEGER NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (timeline, number)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS run (
-    timeline INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-    PRIMARY KEY (timeline, first)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS horizon (
-    time INTEGER NOT NULL, lsn INTEGER NOT NULL, timeline INTEGER NOT NULL, seq INTEGER NOT NULL,
-    PRIMARY KEY (timeline, lsn, time)) WITHOUT ROWID;
-"""
-PROJECTED_TABLES = {
-    "entry": "seq",
-    "record": "kind, name, seq, idx",
-    "segment": "timeline, number",
-    "run": "timeline, first",
-    "horizon": "timeline, lsn, time",
-}
-"""Each table, and the order of its rows."""
-SCHEMA_VERSION = 1
-_NOT_A_DATABASE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+_SQLITE_INTEGERS = 2**63
 
 
 class Catalog:
@@ -83,14 +60,7 @@ class Catalog:
     def __init__(self, path: Path | None) -> None:
         """Open (or make) the file; None keeps the catalog in memory."""
         self._lock = threading.RLock()
-        try:
-            self._db = _opened(path)
-        except sqlite3.DatabaseError as error:
-            if path is None or error.sqlite_errorcode not in _NOT_A_DATABASE:
-                raise CatalogUnavailable(f"catalog {path} cannot be opened: {error}") from error
-            for tail in ("", "-wal", "-shm"):  # a cache: made again from the ledger
-                path.with_name(path.name + tail).unlink(missing_ok=True)
-            self._db = _opened(path)
+        self._db = open_catalog_file(path)
 
     def close(self) -> None:
         with self._lock:
@@ -100,7 +70,7 @@ class Catalog:
 
     @contextlib.contextmanager
     def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
-        with self._lock, _translated():
+        with self._lock, translated():
             self._db.execute(f"BEGIN {kind}")
             try:
                 yield
@@ -151,16 +121,16 @@ class Catalog:
         match record:
             case WalRecord():
                 self._apply_segment(record)
-            case HorizonRecord(time, lsn, timeline):
+            case HorizonRecord(time, lsn, timeline) if lsn < _SQLITE_INTEGERS:
                 self._db.execute("INSERT OR IGNORE INTO horizon VALUES (?,?,?,?)", (time, lsn, timeline, seq))
             case _:
                 pass
 
     def _apply_segment(self, record: WalRecord) -> None:
-        file = parse_wal_file(record.name, SegmentBytes(record.page.segment_size))
-        if not isinstance(file, SegmentFile):
+        segment = _segment_of(record)
+        if segment is None:
             return
-        timeline, number = file.segment.timeline, file.segment.number
+        timeline, number = segment.timeline, segment.number
         cursor = self._db.execute("INSERT OR IGNORE INTO segment VALUES (?,?)", (timeline, number))
         if cursor.rowcount == 0:
             return
@@ -193,7 +163,7 @@ class Catalog:
     # --- reading -------------------------------------------------------------------------------
 
     def _rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
-        with self._lock, _translated():
+        with self._lock, translated():
             return self._db.execute(sql, values).fetchall()
 
     def next_seq(self) -> int:
@@ -243,6 +213,10 @@ class Catalog:
         for (content,) in rows:
             yield record_from_json(parse_canonical(str(content).encode("ascii")))
 
+    def names(self, kind: str) -> list[str]:  # oldest first
+        sql = "SELECT name FROM record WHERE kind=? GROUP BY name ORDER BY min(seq), min(idx)"
+        return [str(row[0]) for row in self._rows(sql, kind)]
+
     def file(self, name: str) -> FileRecord | None:
         """The record of an archived WAL file of any kind, by its name."""
         for kind in ("wal", "history", "label"):
@@ -270,19 +244,22 @@ class Catalog:
 
     def newest_segment(self, size: SegmentBytes) -> Segment | None:
         """The segment recorded last in the ledger (not the highest): where production is."""
-        rows = self._rows(
-            "SELECT name FROM record WHERE kind='wal' AND length(name)=24 ORDER BY seq DESC, idx DESC LIMIT 1"
-        )
-        return Segment.parse(str(rows[0][0]), size) if rows else None
+        newest = "SELECT name FROM record WHERE kind='wal' AND length(name)=24 ORDER BY seq DESC, idx DESC"
+        with self._lock, translated(), contextlib.closing(self._db.execute(newest)) as rows:
+            for (name,) in rows:
+                with contextlib.suppress(NotAWalFile):
+                    return Segment.parse(str(name), size)
+        return None
 
     def histories(self) -> dict[int, TimelineHistory]:
-        found = {}
-        for record in self._records("history"):
-            if isinstance(record, HistoryRecord):
-                timeline = int(record.name[:8], 16)
-                forks = tuple(Fork(fork.parent, fork.switch) for fork in record.forks)
-                found[timeline] = TimelineHistory(timeline, forks)
-        return found
+        """The ancestry of each timeline that has one recorded; as for files, the first record counts."""
+        records = (record for record in self._records("history") if isinstance(record, HistoryRecord))
+        found = (_history_of(record) for record in records)
+        histories: dict[int, TimelineHistory] = {}
+        for history in found:
+            if history is not None:
+                histories.setdefault(history.timeline, history)
+        return histories
 
     def horizons(self) -> list[HorizonRecord]:
         """All horizon samples, oldest first."""
@@ -347,31 +324,29 @@ class Catalog:
         }
 
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _segment_of(record: WalRecord) -> Segment | None:
+    """The whole segment that a record names; None for a partial one, and for what no server could
+    have written: a signer may say anything, and must not stop readers by it."""
+    size = record.page.segment_size
+    if not valid_segment_bytes(size):
+        return None
     try:
-        yield
-    except sqlite3.Error as error:
-        raise CatalogUnavailable(f"the catalog cannot be used: {error}") from error
+        file = parse_wal_file(record.name, SegmentBytes(size))
+    except NotAWalFile:
+        return None
+    return file.segment if isinstance(file, SegmentFile) else None
 
 
-def _opened(path: Path | None) -> sqlite3.Connection:
-    db = sqlite3.connect(
-        ":memory:" if path is None else path, check_same_thread=False, isolation_level=None, timeout=30
-    )
+def _history_of(record: HistoryRecord) -> TimelineHistory | None:
+    """The ancestry in a record; None when no timeline can have it."""
+    lines = [f"{fork.parent}\t{format_lsn(fork.switch)}\n" for fork in record.forks]
     try:
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, SCHEMA_VERSION):
-            for table in PROJECTED_TABLES:
-                db.execute(f"DROP TABLE IF EXISTS {table}")
-        db.executescript(_SCHEMA)
-        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-    except BaseException:
-        db.close()
-        raise
-    return db
+        file = parse_wal_file(record.name, MIN_SEGMENT_BYTES)
+        if isinstance(file, HistoryFile):
+            return TimelineHistory.parse(file.timeline, "".join(lines).encode())
+    except (NotAWalFile, MalformedObject):
+        return None
+    return None
 
 
 def record_name(record: Record) -> str:
