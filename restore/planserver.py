@@ -81,6 +81,10 @@ class PlanHandlers:
     def not_ready(self) -> str | None:
         return None
 
+    def close(self) -> None:
+        """Begin nothing new; a fetch under way ends in its own time."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
 
 @asynccontextmanager
 async def plan_served(
@@ -95,8 +99,11 @@ async def plan_served(
         limits=ApiLimits(fetch_s=host.settings.server.fetch_deadline.total_seconds()),
         peers=PeerRule.of(host.settings.server.users, [place.target]),
     )
-    async with serve_api(api, socket_path=place.socket, listen=None, drain_s=2.0):
-        yield handlers
+    try:
+        async with serve_api(api, socket_path=place.socket, listen=None, drain_s=2.0):
+            yield handlers
+    finally:
+        handlers.close()
 
 
 async def serve_plan(host: Host, reference: str) -> None:

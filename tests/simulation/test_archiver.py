@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.kit.chance import SteppingClock
 from tests.kit.faultystore import Event, Fault
 from tests.kit.walmaker import MIB, make_segment
 from tests.simulation.test_depositor import assert_epochs_first
 from tests.simulation.world import SYSTEM, SYSTEM_ID, Process, World, name_of, segment_bytes, wal_file
 from walarchiver import archiver as archiver_module
 from walarchiver.archiver import Archived
+from walarchiver.clock import SystemRandom
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.segment import Segment, SegmentBytes
@@ -28,6 +31,7 @@ from walarchiver.errors import (
     WrongCluster,
 )
 from walarchiver.format.records import HorizonRecord, Record
+from walarchiver.storage.directory import DirectoryStore
 
 NAME = name_of(1)
 BODIES = f"v1/c/{SYSTEM}/wal/"
@@ -409,6 +413,27 @@ def test_two_hosts_that_archive_the_same_file_at_once_record_it_once(tmp_path: P
     assert_epochs_first(world)
 
 
+def test_hosts_that_share_a_folder_archive_into_it_at_once(tmp_path: Path) -> None:
+    (tmp_path / "repo").mkdir()
+    clock = SteppingClock()
+    world = World(clock=clock, plain_store=DirectoryStore(tmp_path / "repo", clock, SystemRandom()))
+    world.began()
+    paths = [wal_file(tmp_path, name_of(number)) for number in range(1, 13)]
+
+    def host(seed: int) -> None:
+        store = DirectoryStore(tmp_path / "repo", clock, SystemRandom())
+        process = world.process(store=store, catalog=tmp_path / f"{seed % 2}.sqlite")
+        process.archive(*(paths if seed % 2 else reversed(paths)))
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(host, seed) for seed in range(4)]:
+            done.result()
+    reading = reader(world)
+    assert reading.catalog.counts()["wal"] == len(paths)
+    assert reading.catalog.voids() == []
+    assert [reading.plain(path.name) for path in paths] == [path.read_bytes() for path in paths]
+
+
 def test_waiting_facts_share_an_entry_and_nothing_lingers(tmp_path: Path) -> None:
     world = World()
     process = world.began()
@@ -526,8 +551,6 @@ def test_a_queue_that_stops_leaves_nobody_waiting(tmp_path: Path) -> None:
     paths = [wal_file(tmp_path, name_of(number)) for number in (1, 2)]
 
     async def run() -> list[Archived | BaseException]:
-        from concurrent.futures import ThreadPoolExecutor
-
         with ThreadPoolExecutor(4) as io:
             async with process.archiving() as archiver:
                 from walarchiver.ledgerqueue import LedgerQueue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from walarchiver.catalog import Catalog
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.objectname import ledger_key
+from walarchiver.core.segment import Segment, SegmentBytes
 from walarchiver.errors import (
+    CatalogUnavailable,
     LedgerBroken,
     LedgerContended,
     ObjectMissing,
@@ -24,7 +27,16 @@ from walarchiver.errors import (
 )
 from walarchiver.format.chain import build_entry
 from walarchiver.format.entry import ENTRY_BYTES_MAX, parse_entry
-from walarchiver.format.records import FirstPage, GapRecord, HorizonRecord, Record, StoredObject, WalRecord
+from walarchiver.format.records import (
+    FirstPage,
+    ForkFact,
+    GapRecord,
+    HistoryRecord,
+    HorizonRecord,
+    Record,
+    StoredObject,
+    WalRecord,
+)
 from walarchiver.format.signed import Signer
 from walarchiver.ledger import Proposal, fact
 
@@ -482,7 +494,8 @@ def test_an_entry_that_was_written_while_the_listing_ran_is_no_gap() -> None:
     process.ledger.commit([archive(wal(2))])
     reader = world.process()
     hidden = ledger_key(SYSTEM, 1)
-    list_versions, shown = world.memory.list_versions, []
+    shown: list[str] = []
+    list_versions = world.memory.list_versions
 
     def listing(prefix: str, *, start_after: str = "") -> object:
         first = prefix == PLACE and not shown
@@ -634,3 +647,74 @@ def test_a_file_that_is_no_catalog_is_made_again(tmp_path: Path) -> None:
     process = world.process(catalog=path)
     process.ledger.refresh()
     assert names(process) == [wal(1).name]
+
+
+def test_a_state_folder_that_is_full_fails_the_append_and_loses_nothing(tmp_path: Path) -> None:
+    world = World()
+    process = world.process(catalog=tmp_path / "c.sqlite")
+    process.begin()
+
+    def fill() -> None:
+        for number in range(100):
+            process.ledger.commit([archive(wal(n)) for n in range(number * 20, number * 20 + 20)])
+
+    process.catalog._db.execute("PRAGMA max_page_count=1")  # no fewer than are in use already
+    with pytest.raises(CatalogUnavailable, match="full"):
+        fill()
+    process.catalog._db.execute("PRAGMA max_page_count=1000000")
+    assert process.ledger.commit([archive(wal(4000))]) == [None]
+    same_everywhere(world, process)
+    assert len(names(process)) == len(set(names(process)))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        replace(wal(1), name="0000000100000000FFFFFFFF"),
+        replace(wal(1), name="rubbish"),
+        replace(wal(1), name="x" * 24),
+        replace(wal(1), page=FirstPage(0xD110, SYSTEM, 1, Lsn(0), 0)),
+        replace(wal(1), page=FirstPage(0xD110, SYSTEM, 1, Lsn(0), 12345)),
+        HorizonRecord(CommitTime(0), Lsn(2**64 - 1), 1),
+        HistoryRecord("rubbish", "00" * 32, 1, wal(1).objects, (ForkFact(1, Lsn(1)),)),
+        HistoryRecord("00000002.history", "00" * 32, 1, wal(1).objects, (ForkFact(7, Lsn(1)),)),
+        HistoryRecord("00000002.history", "00" * 32, 1, wal(1).objects, ()),
+    ],
+)
+def test_a_record_that_makes_no_sense_stops_nobody(odd: Record) -> None:
+    """A signer can write what no server could have meant; readers must live with it."""
+    world = World()
+    process = world.began()
+    assert process.ledger.commit([archive(wal(3)), fact("odd", odd)]) == [None, None]
+    assert process.ledger.commit([archive(wal(4))]) == [None]
+    same_everywhere(world, process)
+    assert process.catalog.runs() == [(1, 3, 4)]
+    assert process.catalog.newest_segment(SegmentBytes(1 << 20)) == Segment(1, 4)
+    assert process.catalog.histories() == {}
+    assert process.catalog.timelines() == [1]
+
+
+def test_of_two_histories_under_one_name_the_first_counts() -> None:
+    process = World().began()
+    for switch in (0x300000, 0x400000):
+        record = HistoryRecord("00000002.history", "00" * 32, 1, wal(1).objects, (ForkFact(1, Lsn(switch)),))
+        process.ledger.commit([fact("x", record)])
+    assert process.catalog.histories()[2].begin(2) == 0x300000
+
+
+def test_a_catalog_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
+    (tmp_path / "c.sqlite").mkdir()
+    with pytest.raises(CatalogUnavailable):
+        Catalog(tmp_path / "c.sqlite")
+
+
+def test_a_catalog_of_another_release_is_made_again(tmp_path: Path) -> None:
+    world = World()
+    process = world.process(catalog=tmp_path / "c.sqlite")
+    process.begin()
+    process.catalog._db.execute("PRAGMA user_version=999")
+    process.catalog._db.execute("DROP TABLE horizon")
+    process.catalog.close()
+    again = world.process(catalog=tmp_path / "c.sqlite")
+    again.ledger.refresh()
+    same_everywhere(world, again)

@@ -1,0 +1,201 @@
+"""Status: what can be restored, told from the ledger alone, and why not more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from restore.core.horizon import SAMPLE_MARGIN_US
+from restore.planning import view_of
+from tests.kit.walmaker import MIB
+from tests.simulation.test_backup import FACTS
+from tests.simulation.test_ledger import sample as _sample
+from tests.simulation.world import SYSTEM, World, name_of
+from walarchiver.assembly import Archive
+from walarchiver.core.lsn import Lsn
+from walarchiver.core.moment import CommitTime
+from walarchiver.core.objectname import ledger_key
+from walarchiver.format.records import (
+    BackupRecord,
+    FirstPage,
+    ForkFact,
+    GapRecord,
+    HistoryRecord,
+    HorizonRecord,
+    Record,
+    StoredObject,
+    WalRecord,
+)
+from walarchiver.ledger import fact
+from walarchiver.status import Status, status_document, status_of
+
+T0 = 1_795_348_800_000_000
+SECOND = 1_000_000
+MARGIN = SAMPLE_MARGIN_US
+HASH = "ab" * 32
+
+
+def wal(number: int, timeline: int = 1) -> WalRecord:
+    stored = StoredObject(f"v1/c/{SYSTEM}/wal/x", 1, HASH)
+    page = FirstPage(0xD110, SYSTEM, timeline, Lsn(number << 20), MIB)
+    return WalRecord(name_of(number, timeline), HASH, MIB, (stored,), page)
+
+
+def backup(
+    at: int, *, start: int = 0x200028, stop: int = 0x200138, timeline: int = 1, tag: int = 0
+) -> BackupRecord:
+    return BackupRecord(
+        backup=f"20261122T1200{tag:02}Z-00000000",
+        method="full",
+        source="primary",
+        timeline=timeline,
+        start_lsn=Lsn(start),
+        checkpoint_lsn=Lsn(start),
+        stop_lsn=Lsn(stop),
+        start_time=CommitTime(T0 + at * SECOND),
+        stop_time=CommitTime(T0 + at * SECOND),
+        raw=1,
+        stored=1,
+        parts=0,
+        parts_sha256=HASH,
+        tablespaces=(),
+        facts=FACTS,
+    )
+
+
+def seen(at: int, lsn: int, timeline: int = 1) -> HorizonRecord:
+    return HorizonRecord(CommitTime(T0 + at * SECOND), Lsn(lsn), timeline)
+
+
+def history(switch: int) -> HistoryRecord:
+    stored = StoredObject(f"v1/c/{SYSTEM}/history/x", 1, HASH)
+    return HistoryRecord("00000002.history", HASH, 10, (stored,), (ForkFact(1, Lsn(switch)),))
+
+
+def archive_of(*records: Record, world: World | None = None) -> Archive:
+    process = (world or World()).began()
+    for record in records:
+        assert process.ledger.commit([fact("x", record)]) == [None]
+    return Archive(process.catalog.clusters()[0], process.repository, process.ledger)
+
+
+def status(*records: Record) -> Status:
+    archive = archive_of(*records)
+    return status_of(archive, World().clock)
+
+
+def seconds(time: CommitTime | None) -> float | None:
+    return None if time is None else (time - T0) / SECOND
+
+
+def test_without_a_backup_nothing_is_restorable() -> None:
+    found = status(wal(1), wal(2), seen(5, 0x200100))
+    assert (found.earliest, found.latest) == (None, None)
+    assert "no base backup" in found.problems[0]
+    assert found.last_segment == name_of(2)
+
+
+def test_a_backup_whose_wal_is_not_archived_yet_is_not_restorable() -> None:
+    found = status(wal(1), backup(0), seen(5, 0x1FF000))
+    assert (found.earliest, found.latest) == (None, None)
+    assert "its WAL archived" in found.reason
+
+
+def test_a_complete_backup_without_samples_is_restorable_and_no_more_is_claimed() -> None:
+    found = status(wal(2), backup(10))
+    assert seconds(found.earliest) == 10
+    assert found.latest is None
+    assert "no moment behind it is proven" in found.reason
+
+
+def test_the_newest_covered_sample_is_the_latest_restorable_second() -> None:
+    found = status(wal(2), backup(10), wal(3), seen(20, 0x300100), seen(30, 0x400028), seen(40, 0x400100))
+    assert (seconds(found.earliest), found.latest) == (10, T0 + 30 * SECOND - MARGIN)
+    assert found.problems == ()
+    assert name_of(3) in found.reason
+
+
+def test_samples_before_the_backup_prove_nothing() -> None:
+    found = status(wal(1), wal(2), backup(10), seen(5, 0x100100))
+    assert found.latest is None
+
+
+def test_behind_a_gap_only_a_later_backup_counts() -> None:
+    records: list[Record] = [wal(2), backup(10), wal(3), seen(20, 0x300100), wal(5), seen(50, 0x500100)]
+    found = status(*records)
+    assert found.latest == T0 + 20 * SECOND - MARGIN
+    assert found.gaps == ((name_of(4), name_of(4)),)
+    assert "missing" in found.problems[0]
+    later = backup(45, start=0x500028, stop=0x500060, tag=1)
+    found = status(*records, later)
+    assert found.latest == T0 + 50 * SECOND - MARGIN
+    assert seconds(found.earliest) == 10
+
+
+def test_the_order_in_which_segments_arrived_changes_nothing() -> None:
+    records: list[Record] = [wal(2), wal(3), wal(4), backup(10), seen(30, 0x400100)]
+    assert status(*records).latest == status(*reversed(records)).latest == T0 + 30 * SECOND - MARGIN
+
+
+def test_across_a_fork_the_child_continues_the_parents_backup() -> None:
+    found = status(wal(2), backup(10), wal(3), wal(3, 2), wal(4, 2), history(0x380000), seen(40, 0x400100, 2))
+    assert found.timeline == 2
+    assert found.latest == T0 + 40 * SECOND - MARGIN
+    assert found.last_segment == name_of(4, 2)
+
+
+def test_what_the_old_primary_did_behind_the_fork_is_no_part_of_the_new_timeline() -> None:
+    """It went on: a backup and samples on timeline 1, behind where timeline 2 left it."""
+    fork: list[Record] = [wal(2), wal(3), wal(4), history(0x380000), wal(3, 2), wal(4, 2)]
+    stray: list[Record] = [backup(30, start=0x390028, stop=0x390060), seen(60, 0x4F0000)]
+    found = status(*stray, *fork)
+    assert (found.earliest, found.latest) == (None, None)
+    found = status(backup(10, tag=1), *stray, *fork, seen(40, 0x400100, 2))
+    assert found.timeline == 2
+    assert seconds(found.earliest) == 10
+    assert found.latest == T0 + 40 * SECOND - MARGIN
+
+
+def test_void_entries_are_an_alarm() -> None:
+    world = World()
+    world.began()
+    world.memory.put_new(ledger_key(SYSTEM, 1), b"junk")
+    found = status_of(archive_of(wal(2), backup(10), world=world), world.clock)
+    assert found.void_entries == (1,)
+    assert any("void ledger entries" in problem for problem in found.problems)
+
+
+def test_a_store_for_a_single_writer_is_a_problem() -> None:
+    archive = replace(archive_of(wal(2), backup(10)), single_writer=True)
+    assert any("second creates" in problem for problem in status_of(archive, World().clock).problems)
+
+
+def test_the_document_says_the_same_in_json() -> None:
+    archive = archive_of(wal(2), backup(10), wal(3), seen(20, 0x300100))
+    document = status_document(archive, World().clock)
+    assert document["latest_restorable"] == "2026-11-22T12:00:19.000000Z"
+    assert document["earliest_restorable"] == "2026-11-22T12:00:10.000000Z"
+    assert document["problems"] == []
+
+
+def test_the_planners_view_shows_what_the_catalog_holds() -> None:
+    gap = GapRecord(name_of(4), name_of(4), "lost")
+    archive = archive_of(
+        wal(2), backup(10), wal(3), wal(5), gap, history(0x380000), seen(20, 0x300100), wal(6, 2), _sample(0)
+    )
+    view = view_of(archive.catalog, archive.cluster, archive.ledger.state().next_seq)
+    assert [(run.timeline, run.first, run.last) for run in view.runs] == [(1, 2, 3), (1, 5, 5), (2, 6, 6)]
+    assert view.current_timeline == 2
+    assert view.histories[2].path == (1, 2)
+    assert [one.stop_lsn for one in view.backups] == [0x200138]
+    assert view.ledger_seq == 10
+    assert len(view.horizons) == 2
+    assert view.backups[0].limits.max_connections == 100
+
+
+@pytest.mark.parametrize("timeline", [1, 2])
+def test_production_is_where_the_newest_record_is(timeline: int) -> None:
+    records: list[Record] = [wal(3), history(0x280000), wal(3, 2)]
+    order = records if timeline == 2 else [records[2], records[1], records[0]]
+    assert status(*order).timeline == timeline
