@@ -91,8 +91,11 @@ class ServerSettings:
         metadata=key(DURATION, 'A WAL file not in place by then is answered with "cannot tell".'),
     )
     drain: timedelta = field(
-        default=timedelta(seconds=10),
-        metadata=key(DURATION, "How long work in progress may take to end after SIGTERM."),
+        default=timedelta(seconds=8),
+        metadata=key(
+            DURATION,
+            "How long work in progress may take to end after SIGTERM; it ends a second later.",
+        ),
     )
     connections: int = field(
         default=64, metadata=key(count(4, 4096), "Callers served at once; more wait their turn.")

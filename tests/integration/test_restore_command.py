@@ -1,0 +1,164 @@
+"""`restore` from an empty machine: by hand with the printed commands, and its refusals."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.scene import Scene, Scenes, end, until
+from tests.kit.postgres import as_server_user
+from walarchiver.demo.stage import ask, environment, read_root
+
+
+def start_by_hand(scene: Scene, command: str, log: Path) -> None:
+    """The printed pg_ctl line, as the user that PostgreSQL runs as."""
+    words = shlex.split(command)
+    assert words[0] == "pg_ctl"
+    run_as = scene.cluster.run_as
+    with log.open("wb") as out:
+        subprocess.run(
+            [str(scene.cluster.bin_dir / "pg_ctl"), *words[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd="/",
+            timeout=60,
+            check=True,
+            user=run_as.uid if run_as else None,
+        )
+
+
+def test_the_printed_commands_lead_to_the_planned_moment(scenes: Scenes) -> None:
+    scene = scenes.make(store="s3")
+    place = as_server_user(scene.cluster, made(scene.stage.folder / "space"))
+    scene.cluster.psql(f"CREATE TABLESPACE elsewhere LOCATION '{place}'")
+    scene.cluster.psql("CREATE TABLE far TABLESPACE elsewhere AS SELECT generate_series(1, 1000) AS n")
+    scene.json("backup")
+    scene.cluster.psql("INSERT INTO far VALUES (1001)")
+    xid = scene.cluster.psql("WITH gone AS (DELETE FROM far) SELECT pg_current_xact_id()")
+    scene.archive_all()
+    oid = scene.cluster.psql("SELECT oid FROM pg_tablespace WHERE spcname = 'elsewhere'")
+    scene.cluster.kill()
+    scene.stage.stop_server(kill=True)
+
+    into, space = scene.stage.folder / "restored", scene.stage.folder / "new-space"
+    config = scene.reader()
+    words = scene.restore_words(f"before-xid:{xid}", into, "--tablespace", f"{oid}={space}")
+    told = scene.call(*words, config=config)
+    assert told.exit_status == 0, told.stderr
+    serve, start = told.json["commands"]
+    assert (into / "pg_tblspc" / oid).readlink() == space
+    words = shlex.split(serve)
+    assert words[0] == "walarchiver"
+    server = scenes.run(
+        [sys.executable, "-m", "walarchiver.cli.main", *words[1:]], scene.stage.folder / "plan.log"
+    )
+    socket = into.with_name("restored.walarchiver") / "wa.sock"
+    until(lambda: ask(socket, "/readyz"), "the plan's server")
+    start_by_hand(scene, start, scene.stage.folder / "by-hand.log")
+    pid = int((into / "postmaster.pid").read_text().split()[0])
+    try:
+        until(lambda: scene.cluster.psql("SELECT pg_is_in_recovery()") == "f", "promotion")
+        assert scene.cluster.psql("SELECT count(*), max(n) FROM far") == "1001|1001"
+        assert scene.cluster.psql("SHOW archive_mode") == "off"
+        assert scene.cluster.psql("SHOW data_directory") == str(into)
+        assert scene.cluster.psql("SELECT timeline_id FROM pg_control_checkpoint()") == "2"
+    finally:
+        end(pid, into)
+    server.terminate()
+    assert server.wait(20) == 0
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_restore_refuses_before_it_writes(scenes: Scenes) -> None:
+    scene = scenes.make()
+    scene.json("backup")
+    scene.archive_all()
+    config, into = scene.reader(), made(scene.stage.folder / "taken")
+    (into / "precious").write_text("keep me")
+    told = scene.call(*scene.restore_words("latest", into), config=config)
+    assert told.exit_status == 2
+    assert told.error["code"] == "WA-TARGET-DIR"
+    assert [path.name for path in into.iterdir()] == ["precious"]
+    assert (into / "precious").read_text() == "keep me"
+    assert not into.with_name("taken.walarchiver").exists()
+    told = scene.call(*scene.restore_words("latest", scene.cluster.data_dir), config=config)
+    assert told.exit_status == 2
+
+    dry = scene.stage.folder / "dry"
+    told = scene.call(*scene.restore_words("latest", dry, "--dry-run"), config=config)
+    assert told.exit_status == 0
+    assert told.json["verdict"] == "reachable"
+    assert not dry.exists()
+
+    nowhere = made(scene.stage.folder / "nothing-here")
+    text = config.read_text()
+    empty = scene.stage.folder / "empty.toml"
+    empty.write_text(text.replace(f"{scene.stage.folder}/repository", str(nowhere)))
+    for command in ("status", "backups"):
+        assert scene.call(command, config=empty).exit_status == 10
+    told = scene.call(*scene.restore_words("latest", dry), config=empty)
+    assert told.exit_status == 10
+    assert told.error["code"] == "WA-NO-REPOSITORY"
+    assert list(nowhere.iterdir()) == []
+
+
+def test_a_key_that_opens_nothing_is_told_apart_from_damage(scenes: Scenes) -> None:
+    scene = scenes.make()
+    scene.json("backup")
+    scene.archive_all()
+    other = scene.stage.folder / "other-keys"
+    elsewhere = scene.stage.folder / "elsewhere.toml"
+    made(scene.stage.folder / "elsewhere")
+    config = scene.reader()
+    mine = str(scene.stage.keys / "custodian-ann.key")
+    elsewhere.write_text(
+        config.read_text()
+        .replace(f"{scene.stage.folder}/repository", str(scene.stage.folder / "elsewhere"))
+        .replace(f'identity = "{mine}"\n', "")
+    )
+    assert (
+        scene.call(
+            "keys", "init", "--out", str(other), "--custodian", "ann", "--custodian", "x", config=elsewhere
+        )
+    ).exit_status == 0
+    wrong = scene.stage.folder / "wrong.toml"
+    root = read_root(scene.stage.keys)
+    text = config.read_text().replace(mine, str(other / "custodian-ann.key"))
+    into = scene.stage.folder / "r"
+    wrong.write_text(text.replace("[repository.main]\n", f'[repository.main]\nroot = "{root}"\n'))
+    told = scene.call(*scene.restore_words("latest", into), config=wrong)
+    assert told.exit_status == 12
+    assert told.error["code"] == "WA-KEY"
+    assert not into.exists()
+    wrong.write_text(text)  # the other repository's root comes with its key
+    assert scene.call(*scene.restore_words("latest", into), config=wrong).exit_status == 15
+    assert not into.exists()
+
+
+@pytest.mark.parametrize("custodian", ["ann", "bob"])
+def test_any_one_custodian_restores_everything(scenes: Scenes, custodian: str) -> None:
+    scene = scenes.make()
+    scene.cluster.psql("CREATE TABLE t AS SELECT generate_series(1, 10) AS n")
+    scene.json("backup")
+    scene.cluster.psql("INSERT INTO t VALUES (11)")
+    scene.archive_all()
+    scene.close()
+    into = scene.stage.folder / "r"
+    told = scene.restore("latest", into, config=scene.reader(custodian=custodian))
+    try:
+        psql = [str(scene.cluster.bin_dir / "psql"), "-XAt", told["dsn"], "-c", "SELECT count(*) FROM t"]
+        shown = subprocess.run(psql, capture_output=True, text=True, env=environment(), check=True).stdout
+        assert shown.strip() == "11"
+    finally:
+        end(told["pid"], into)
+    assert os.path.exists(into)
