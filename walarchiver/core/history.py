@@ -5,6 +5,9 @@ Rules (PostgreSQL src/backend/access/transam/timeline.c, readTimeLineHistory):
   begin with # do not count. A reason may itself contain a line break, so a line that does not
   begin with two readable fields is the rest of a reason.
 - Timelines ascend strictly; the file's own number is greater than every parent.
+- Switch points need not ascend: after a recovery along timeline 2 that stopped before 2 had begun,
+  PostgreSQL names 2 as the parent all the same. Such a parent gave nothing, and the timelines
+  before it were left at the earlier of the two points (tliOfPointInHistory, XLogFileReadAnyTLI).
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ class TimelineHistory:
             if match is None or line.lstrip().startswith("#"):
                 continue
             fork = Fork(int(match[1]), parse_lsn(match[2]))
-            if forks and (fork.parent <= forks[-1].parent or fork.switch < forks[-1].switch):
+            if forks and fork.parent <= forks[-1].parent:
                 raise MalformedObject(f"history of timeline {timeline} is not in ascending order at {line!r}")
             forks.append(fork)
         if not forks or forks[-1].parent >= timeline:
@@ -66,13 +69,15 @@ class TimelineHistory:
         return Lsn(0) if position == 0 else self.forks[position - 1].switch
 
     def end(self, timeline: int) -> Lsn | None:
-        """Where this path leaves `timeline`; None for its last one. Raises KeyError as `begin`."""
+        """Where this path leaves `timeline`; None for its last one. Raises KeyError as `begin`.
+
+        It lies before `begin` where the path took nothing from the timeline.
+        """
         if timeline == self.timeline:
             return None
-        for fork in self.forks:
-            if fork.parent == timeline:
-                return fork.switch
-        raise KeyError(timeline)
+        if timeline not in self.path:
+            raise KeyError(timeline)
+        return min(fork.switch for fork in self.forks[self.path.index(timeline) :])
 
     def timeline_of_segment(self, number: int, size: int) -> int:
         """The timeline whose file holds segment `number` on this path.
