@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.scene import Json, Scene, Scenes, Told, until
+from tests.integration.gaps import lose_segment
+from tests.integration.scene import Json, Scene, Scenes, Told
 
 pytestmark = pytest.mark.usefixtures("major")
 
@@ -113,18 +114,11 @@ def test_wrong_archive_settings_are_named(scenes: Scenes) -> None:
     assert any("archive_mode is off" in text for text in faults)
 
 
-def test_a_gap_and_a_damaged_segment_decide_the_exit_status(scenes: Scenes) -> None:
+def test_a_gap_decides_the_exit_status(scenes: Scenes) -> None:
     scene = scenes.make(archive_timeout_s=60)
     scene.json("backup")
     scene.archive_all()
-    command = scene.stage.archive_settings()["archive_command"]
-    scene.cluster.configure({"archive_command": "/bin/true"})
-    scene.cluster.reload()
-    until(lambda: scene.cluster.psql("SHOW archive_command") == "/bin/true", "the reload")
-    lost = scene.archive_all()
-    scene.cluster.configure({"archive_command": command})
-    scene.cluster.reload()
-    until(lambda: scene.cluster.psql("SHOW archive_command") == command, "the reload")
+    lost = lose_segment(scene)
     told = check(scene)
     assert told.exit_status == 14
     assert lost in finding(told, "gap main")["text"]

@@ -61,6 +61,7 @@ COMMANDS = (
     Entry("backups", "list the base backups"),
     Entry("plan", "what a moment can be restored from; changes nothing"),
     Entry("restore", "restore a cluster to a moment, into a new directory"),
+    Entry("verify", "read every stored byte again and compare its hash; needs no key"),
     Entry("mark", "give this moment a name to restore to"),
     Entry("keys", "make a repository and its keys"),
     Entry("catalog", "rebuild the local catalog from the ledger"),
