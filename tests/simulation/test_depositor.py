@@ -125,7 +125,10 @@ def test_a_taken_epoch_name_costs_the_key_and_nothing_else() -> None:
 
     process.depositor._random = Again()
     process.depositor._epoch = None
-    assert deposit(process).epoch != first
+    second = process.depositor._current_epoch()
+    assert next(draws, None) is None, "the taken name was never tried"
+    assert second.id != first
+    assert len(world.keys(KEYS)) == 2
 
 
 @pytest.mark.parametrize("master", [False, True])

@@ -312,12 +312,13 @@ def test_a_retry_inside_the_store_that_finds_our_own_entry_is_success() -> None:
     """The adapter sent the bytes twice: the second create says `KeyTaken`, by ourselves."""
     world = World()
     process = world.began()
+    proposed = fact("horizon", sample(1))  # nothing in it would notice that it is there already
 
     def landed_already(step: str) -> None:
         if step == "ledger: before put":
             raw = build_entry(
                 twice.ledger.state(),
-                [wal(1)],
+                [sample(1)],
                 time_us=world.clock.now_us(),
                 boot=twice.ledger._writer.boot,  # type: ignore[union-attr]
                 signer=twice.signer,
@@ -325,7 +326,7 @@ def test_a_retry_inside_the_store_that_finds_our_own_entry_is_success() -> None:
             world.memory.put_new(ledger_key(SYSTEM, 1), raw)
 
     twice = world.process(observe=landed_already)
-    assert twice.ledger.commit([archive(wal(1))]) == [None]
+    assert twice.ledger.commit([proposed]) == [None]
     assert len(world.keys(PLACE)) == 2
     same_everywhere(world, process, twice)
 
@@ -637,6 +638,26 @@ def test_processes_that_share_a_file_may_open_and_read_it_at_once(tmp_path: Path
     with ThreadPoolExecutor(6) as pool:
         dumps = [done.result() for done in [pool.submit(reader) for _ in range(6)]]
     assert all(dump == process.catalog.dump() for dump in dumps)
+
+
+def test_a_state_read_while_another_process_applies_entries_is_of_one_moment(tmp_path: Path) -> None:
+    world = World()
+    world.began()
+    one = world.process(catalog=tmp_path / "c.sqlite")
+    two = world.process(catalog=tmp_path / "c.sqlite")
+    one.ledger.refresh()
+    rows, number = one.catalog._rows, iter(range(100))
+
+    def interrupted(sql: str, *values: object) -> list[tuple[object, ...]]:
+        found = rows(sql, *values)
+        two.ledger.commit([archive(wal(next(number)))])
+        return found
+
+    one.catalog._rows = interrupted  # type: ignore[method-assign]
+    state = one.ledger.state()
+    assert next(number) > 3, "nothing happened between the readings"
+    assert state.prev == hashlib.sha256(entry_at(world, state.next_seq - 1)).hexdigest()
+    assert state.voids == ()
 
 
 def test_a_file_that_is_no_catalog_is_made_again(tmp_path: Path) -> None:
