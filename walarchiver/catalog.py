@@ -213,9 +213,15 @@ class Catalog:
         for (content,) in rows:
             yield record_from_json(parse_canonical(str(content).encode("ascii")))
 
-    def names(self, kind: str) -> list[str]:  # oldest first
+    def names(self, kind: str) -> list[str]:
+        """Everything recorded of a kind, oldest first."""
         sql = "SELECT name FROM record WHERE kind=? GROUP BY name ORDER BY min(seq), min(idx)"
         return [str(row[0]) for row in self._rows(sql, kind)]
+
+    def recorded_us(self, kind: str, name: str) -> int | None:
+        """When a fact entered the ledger, on its writer's clock."""
+        sql = "SELECT min(time) FROM record JOIN entry USING (seq) WHERE kind=? AND name=?"
+        return None if (row := self._rows(sql, kind, name)[0])[0] is None else int(str(row[0]))
 
     def file(self, name: str) -> FileRecord | None:
         """The record of an archived WAL file of any kind, by its name."""
@@ -270,6 +276,11 @@ class Catalog:
             )
             for time, lsn, timeline in rows
         ]
+
+    def last_sample_us(self, timeline: int) -> int | None:
+        """When the newest horizon sample of a timeline entered the ledger, on its writer's clock."""
+        sql = "SELECT max(entry.time) FROM horizon JOIN entry USING (seq) WHERE timeline=?"
+        return None if (row := self._rows(sql, timeline)[0])[0] is None else int(str(row[0]))
 
     def clusters(self) -> list[ClusterRecord]:
         return [record for record in self._records("cluster") if isinstance(record, ClusterRecord)]

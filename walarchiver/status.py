@@ -23,6 +23,7 @@ from walarchiver.core.segment import Segment
 from walarchiver.core.walpage import settled_lsn
 from walarchiver.format.records import BackupRecord
 from walarchiver.ports import Clock
+from walarchiver.production import production_timeline
 
 SCHEMA_VERSION = 1
 
@@ -76,8 +77,7 @@ def status_of(archive: Archive, clock: Clock) -> Status:
     """The condition of an archive whose ledger has just been read."""
     catalog, size = archive.catalog, archive.segment_size
     state = archive.ledger.state()
-    newest = catalog.newest_segment(size)
-    timeline = newest.timeline if newest else 1
+    timeline = production_timeline(catalog, size) or 1
     path = catalog.histories().get(timeline, TimelineHistory(timeline))
     runs = tuple(Run(*run) for run in catalog.runs())
     backups = tuple(catalog.backups())
@@ -108,7 +108,7 @@ def _window(
 ) -> tuple[CommitTime | None, CommitTime | None, str]:
     """Earliest and latest restorable moment on a path, and why."""
     size = archive.segment_size
-    on_path = [backup for backup in backups if _before_fork(path, backup.timeline, backup.stop_lsn)]
+    on_path = [backup for backup in backups if before_fork(path, backup.timeline, backup.stop_lsn)]
     if not on_path:
         return None, None, "There is no base backup: run `walarchiver backup`."
     earliest: CommitTime | None = None
@@ -123,7 +123,7 @@ def _window(
         end = (reach.last + 1) * size
         for sample in archive.catalog.horizons():
             position = settled_lsn(sample.lsn, size)
-            covered = backup.stop_lsn <= position <= end and _before_fork(path, sample.timeline, position)
+            covered = backup.stop_lsn <= position <= end and before_fork(path, sample.timeline, position)
             proven = CommitTime(sample.time - SAMPLE_MARGIN_US)
             if not covered or proven < backup.stop_time:
                 continue
@@ -142,7 +142,7 @@ def _window(
     return earliest, latest, reason
 
 
-def _before_fork(path: TimelineHistory, timeline: int, position: Lsn) -> bool:
+def before_fork(path: TimelineHistory, timeline: int, position: Lsn) -> bool:
     """Whether what `timeline` held up to `position` is part of the path."""
     if timeline not in path.path:
         return False

@@ -59,6 +59,7 @@ COMMANDS = (
     Entry("check", "prove archiving end to end with a forced WAL switch"),
     Entry("backup", "take a base backup"),
     Entry("backups", "list the base backups"),
+    Entry("timeline", "coverage, gaps, forks and backups on one axis"),
     Entry("plan", "what a moment can be restored from; changes nothing"),
     Entry("restore", "restore a cluster to a moment, into a new directory"),
     Entry("verify", "read every stored byte again and compare its hash; needs no key"),

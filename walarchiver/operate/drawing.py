@@ -1,0 +1,165 @@
+"""Draws a chronicle as lanes of text over one time axis, and lists what is drawn below it.
+
+Rules:
+- A column is a span of time; what is rarer wins it: a hole over WAL, a fork over both.
+- Every mark is explained by the legend and named exactly in the list, so nothing depends on the drawing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from walarchiver.core.lsn import format_lsn
+from walarchiver.core.moment import as_datetime
+from walarchiver.operate.chronicle import Chronicle, Span
+
+COLUMNS = 72
+_LEGEND = "B base backup   = WAL   x missing WAL   Y fork   # every second restorable   ? backup only"
+UNKNOWN = (
+    "WAL stands where it was recorded, on the archiving host's clock; what is in it is older.",
+    "No WAL was opened: commits, transactions and restore points in it are not known here (`plan` opens it).",
+    "Whether the recorded bytes are still intact is not known here (`verify` reads them).",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """The drawn span of time, microseconds since 1970, both ends included."""
+
+    from_us: int
+    to_us: int
+
+    @property
+    def column_us(self) -> float:
+        return max(1, self.to_us - self.from_us) / COLUMNS
+
+    def column(self, us: int) -> int:
+        """The column of a moment; outside moments fall on the edge."""
+        return min(COLUMNS - 1, max(0, int((us - self.from_us) / self.column_us)))
+
+    def has(self, us: int) -> bool:
+        return self.from_us <= us <= self.to_us
+
+
+class _Lane:
+    def __init__(self, axis: Axis) -> None:
+        self._axis = axis
+        self._cells = [" "] * COLUMNS
+
+    def fill(self, mark: str, from_us: int, to_us: int) -> None:
+        if from_us <= self._axis.to_us and to_us >= self._axis.from_us:
+            for column in range(self._axis.column(from_us), self._axis.column(to_us) + 1):
+                self._cells[column] = mark
+
+    def put(self, mark: str, us: int) -> None:
+        if self._axis.has(us):
+            self._cells[self._axis.column(us)] = mark
+
+    def inside(self, mark: str, from_us: int, to_us: int) -> None:
+        """Between two moments that have marks of their own, as far as there is room; else on the later."""
+        axis = self._axis
+        if from_us > axis.to_us or to_us < axis.from_us:
+            return
+        first = axis.column(from_us) + 1 if axis.has(from_us) else 0
+        last = axis.column(to_us) - 1 if axis.has(to_us) else COLUMNS - 1
+        for column in range(first, last + 1) if first <= last else [axis.column(to_us)]:
+            self._cells[column] = mark
+
+    def __str__(self) -> str:
+        return "".join(self._cells)
+
+
+def draw(chronicle: Chronicle, axis: Axis) -> str:
+    """The whole picture, ended by what cannot be told."""
+    lanes = list(_lanes(chronicle, axis))
+    width = max(len(name) for name, _lane in lanes)
+    lines = [
+        f"from {_time(axis.from_us)} to {_time(axis.to_us)}, a column is {_length(axis.column_us / 1e6)}",
+        "",
+        *(f"{name:<{width}} |{lane}|" for name, lane in lanes),
+        "",
+        _LEGEND,
+        "",
+        *_listed(chronicle),
+        "",
+        *UNKNOWN,
+    ]
+    return "\n".join(lines)
+
+
+def _lanes(chronicle: Chronicle, axis: Axis) -> Iterator[tuple[str, _Lane]]:
+    backups = _Lane(axis)
+    for backup in chronicle.backups:
+        backups.put("B", backup.stop_time)
+    yield "backups", backups
+    forks = {fork.timeline: fork for fork in chronicle.forks}
+    for timeline in sorted({one.timeline for one in chronicle.stretches} | {*forks}):
+        lane = _Lane(axis)
+        for stretch in chronicle.stretches:
+            if stretch.timeline == timeline:
+                lane.fill("=", stretch.from_us, stretch.to_us)
+        for hole in chronicle.holes:
+            if hole.timeline == timeline:
+                lane.inside("x", hole.from_us, hole.to_us)
+        if timeline in forks:
+            lane.put("Y", forks[timeline].at_us)
+        yield f"timeline {timeline}", lane
+    for timeline in _restorable_timelines(chronicle):
+        lane = _Lane(axis)
+        for span in (one for one in chronicle.spans if one.timeline == timeline):
+            if span.to_us is None:
+                lane.put("?", span.from_us)
+        for span in (one for one in chronicle.spans if one.timeline == timeline):
+            if span.to_us is not None:
+                lane.fill("#", span.from_us, span.to_us)
+        yield "restorable" + ("" if timeline == chronicle.current else f" on {timeline}"), lane
+
+
+def _restorable_timelines(chronicle: Chronicle) -> list[int]:
+    """Production's path first, then the others that anything can be restored on."""
+    others = {span.timeline for span in chronicle.spans} - {chronicle.current}
+    return [chronicle.current, *sorted(others)]
+
+
+def _listed(chronicle: Chronicle) -> Iterator[str]:
+    for backup in chronicle.backups:
+        yield (
+            f"backup      {_time(backup.stop_time)}  {backup.backup}, {backup.method}, timeline "
+            f"{backup.timeline}, {format_lsn(backup.start_lsn)} to {format_lsn(backup.stop_lsn)}"
+        )
+    for stretch in chronicle.stretches:
+        yield (
+            f"WAL         {_time(stretch.from_us)}  timeline {stretch.timeline}: {stretch.first} to "
+            f"{stretch.last} ({stretch.segments:,} segments), recorded until {_time(stretch.to_us)}"
+        )
+    for hole in chronicle.holes:
+        yield (
+            f"gap         {_time(hole.from_us)}  timeline {hole.timeline}: {hole.first} to {hole.last} "
+            f"({hole.segments:,} segments) are missing; WAL goes on at {_time(hole.to_us)}"
+        )
+    for fork in chronicle.forks:
+        yield (
+            f"fork        {_time(fork.at_us)}  timeline {fork.timeline} leaves timeline {fork.parent} at "
+            f"{format_lsn(fork.switch)}"
+        )
+    for span in chronicle.spans:
+        yield f"restorable  {_time(span.from_us)}  {_span(span)}"
+
+
+def _span(span: Span) -> str:
+    where = f"from backup {span.backup} on timeline {span.timeline}, WAL up to {span.last_segment}"
+    if span.to_us is None:
+        return f"the backup's own end only; no second behind it is proven yet ({where})"
+    return f"every second until {_time(span.to_us)} ({where})"
+
+
+def _time(us: int) -> str:
+    return f"{as_datetime(us):%Y-%m-%d %H:%M:%S}Z"
+
+
+def _length(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
