@@ -14,6 +14,7 @@ from restore.walreader import WalReader
 from walarchiver.catalog import Catalog
 from walarchiver.core.segment import Segment, SegmentBytes
 from walarchiver.format.records import BackupRecord, ClusterRecord
+from walarchiver.production import production_timeline
 from walarchiver.repository import Repository
 
 
@@ -29,7 +30,6 @@ def view_of(catalog: Catalog, cluster: ClusterRecord, ledger_seq: int) -> View:
     """What the catalog knows of a cluster, in the planner's terms."""
     size = SegmentBytes(cluster.segment_size)
     histories = catalog.histories()
-    newest = catalog.newest_segment(size)
     return View(
         cluster=cluster.name,
         system=int(cluster.system),
@@ -40,7 +40,7 @@ def view_of(catalog: Catalog, cluster: ClusterRecord, ledger_seq: int) -> View:
         histories=histories,
         backups=tuple(_backup(record) for record in catalog.backups()),
         horizons=tuple(Horizon(h.time, h.lsn, h.timeline) for h in catalog.horizons()),
-        current_timeline=newest.timeline if newest else max(histories, default=1),
+        current_timeline=production_timeline(catalog, size) or max(histories, default=1),
     )
 
 

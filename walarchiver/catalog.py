@@ -82,8 +82,12 @@ class Catalog:
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
         """What is read inside belongs to one moment, whatever other processes do to the file."""
-        with self._transaction("DEFERRED"):
-            yield
+        with self._lock:
+            if self._db.in_transaction:  # ours, further out
+                yield
+            else:
+                with self._transaction("DEFERRED"):
+                    yield
 
     def apply(
         self,

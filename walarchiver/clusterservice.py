@@ -18,7 +18,7 @@ from pathlib import Path
 from restore.fetcher import Fetcher
 from walarchiver.archiver import Archived, Archiver
 from walarchiver.assembly import Archive
-from walarchiver.core.segment import SegmentBytes, SegmentFile, WalFile
+from walarchiver.core.segment import Segment, SegmentBytes, SegmentFile, WalFile
 from walarchiver.errors import (
     ConfigError,
     DatabaseUnavailable,
@@ -75,6 +75,7 @@ class ClusterService:
         self._clock = clock
         self._lanes: Sequence[Lane] = ()
         self._why_not: WalarchiverError = Transient(f"cluster {name} is still being opened")
+        self._tried = asyncio.Event()
 
     @property
     def data_directory(self) -> Path | None:
@@ -83,6 +84,10 @@ class ClusterService:
     @property
     def ready(self) -> bool:
         return bool(self._lanes)
+
+    async def tried(self) -> None:
+        """Wait for the outcome of the first try to open it: a server just started refuses nobody for that."""
+        await self._tried.wait()
 
     @property
     def lanes(self) -> Sequence[Lane]:
@@ -110,10 +115,12 @@ class ClusterService:
                 self._lanes = await loop.run_in_executor(self._executor, self._open_lanes)
             except WalarchiverError as error:
                 self._why_not = error
+                self._tried.set()
                 log.warning("cluster not ready", cluster=self.name, code=error.code, reason=error.message)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, RETRY_LONGEST_S)
             else:
+                self._tried.set()
                 log.info("cluster ready", cluster=self.name)
                 return
 
@@ -198,9 +205,13 @@ class ClusterService:
 
 def covered_sample(samples: HorizonSamples, archiver: Archiver) -> HorizonRecord | None:
     """The newest sample that the archive covers and the ledger does not have yet."""
-    size = archiver.cluster.segment_size
-    newest = archiver.catalog.newest_segment(size)
-    return None if newest is None else samples.newest_covered(newest.timeline, newest.end(size))
+    size, catalog = archiver.cluster.segment_size, archiver.catalog
+    found = []
+    for timeline in catalog.timelines():  # another host may be archiving a timeline of its own
+        last = catalog.last_segment(timeline)
+        if last is not None:
+            found.append(samples.newest_covered(timeline, Segment(timeline, last).end(size)))
+    return max((record for record in found if record is not None), key=lambda one: one.time, default=None)
 
 
 def riding_samples(samples: HorizonSamples, size: SegmentBytes) -> Callable[[WalFile], tuple[Record, ...]]:

@@ -194,8 +194,7 @@ def test_the_planners_view_shows_what_the_catalog_holds() -> None:
     assert view.backups[0].limits.max_connections == 100
 
 
-@pytest.mark.parametrize("timeline", [1, 2])
-def test_production_is_where_the_newest_record_is(timeline: int) -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_production_is_the_youngest_timeline_that_is_heard_of(*, turned: bool) -> None:
     records: list[Record] = [wal(3), history(0x280000), wal(3, 2)]
-    order = records if timeline == 2 else [records[2], records[1], records[0]]
-    assert status(*order).timeline == timeline
+    assert status(*(reversed(records) if turned else records)).timeline == 2

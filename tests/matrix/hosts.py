@@ -1,0 +1,125 @@
+"""More hosts for a scene: streaming standbys and restored copies, each with a daemon of its own.
+
+All archive as the same cluster into the same repository, as after a failover or a restore.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import psycopg
+
+from tests.integration.scene import Json, Scene, Scenes, until
+from tests.kit.postgres import QUICK, as_server_user
+from walarchiver.core.moment import CommitTime, format_rfc3339
+from walarchiver.demo.stage import Stage, read_root
+from walarchiver.embedded.postgres import EmbeddedCluster
+
+
+def standby_of(scenes: Scenes, scene: Scene, *, archive_mode: str = "on", serve: bool = True) -> Scene:
+    """A streaming standby of a scene's server, on a host of its own; it has caught up."""
+    stage = _stage(scenes, scene)
+    cluster = _cluster(
+        scenes,
+        scene,
+        stage,
+        {"archive_mode": archive_mode, "primary_conninfo": scene.cluster.dsn(), "hot_standby": "on"},
+    )
+    folder = scene.cluster.directory / f"copy{len(scenes.made)}"
+    scene.cluster.program(
+        "pg_basebackup", "-D", str(folder), "-d", scene.cluster.dsn(), "-X", "stream", "-c", "fast"
+    )
+    cluster.directory.mkdir()
+    shutil.move(folder, cluster.data_dir)
+    as_server_user(cluster, _touched(cluster.data_dir / "standby.signal"))
+    return _begun(scenes, Scene(stage, cluster), serve=serve)
+
+
+def accepted(scenes: Scenes, scene: Scene, told: Json, *, serve: bool = True) -> Scene:
+    """A restored instance taken over as production: archiving on, a daemon beside it."""
+    data = Path(told["data_directory"])
+    os.kill(told["pid"], signal.SIGINT)
+    until(lambda: not (data / "postmaster.pid").exists(), "the end of the restored instance")
+    auto = data / "postgresql.auto.conf"
+    lines = auto.read_text().splitlines()
+    lines.remove("archive_mode = 'off'")
+    auto.write_text("\n".join(lines) + "\n")
+    stage = _stage(scenes, scene)
+    cluster = _cluster(scenes, scene, stage, {}, directory=data.parent)
+    assert cluster.data_dir == data
+    return _begun(scenes, Scene(stage, cluster), serve=serve)
+
+
+def place_to_accept(scenes: Scenes) -> Path:
+    """Where to restore into, if the instance shall be accepted."""
+    return scenes.folder / f"pgr{len(scenes.made)}" / "data"
+
+
+def promote(scene: Scene) -> int:
+    """Promote a standby; its new timeline."""
+    scene.cluster.psql("SELECT pg_promote()")
+    return int(scene.cluster.psql("SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"), 16)
+
+
+def caught_up(primary: Scene, standby: Scene) -> None:
+    """Return once the standby has replayed everything the primary has written."""
+    lsn = primary.cluster.psql("SELECT pg_current_wal_insert_lsn()")
+    until(
+        lambda: standby.cluster.psql(f"SELECT pg_last_wal_replay_lsn() >= '{lsn}'") == "t",
+        "a caught-up standby",
+    )
+
+
+def say(scene: Scene, *texts: str) -> str:
+    """Insert rows, a transaction each; the LSN behind the last."""
+    with psycopg.connect(scene.cluster.dsn(), autocommit=True) as sql:
+        for text in texts:
+            sql.execute(b"INSERT INTO said VALUES (%s)", (text,))
+    return scene.cluster.psql("SELECT pg_current_wal_insert_lsn()")
+
+
+def now(scene: Scene) -> str:
+    """The server's clock, for --at."""
+    us = scene.cluster.psql("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+    return format_rfc3339(CommitTime(int(us)))
+
+
+def said(dsn: str) -> list[str]:
+    with psycopg.connect(dsn) as sql:
+        return [row[0] for row in sql.execute(b"SELECT text FROM said ORDER BY ctid")]
+
+
+def _stage(scenes: Scenes, scene: Scene) -> Stage:
+    folder = scenes.folder / f"wa{len(scenes.made)}"
+    stage = Stage(folder, scene.stage.url)
+    stage.install_hook()
+    shutil.copytree(scene.stage.keys, stage.keys)
+    return stage
+
+
+def _cluster(
+    scenes: Scenes, scene: Scene, stage: Stage, more: Mapping[str, str], *, directory: Path | None = None
+) -> EmbeddedCluster:
+    settings = {**QUICK, "wal_keep_size": "1GB", **stage.archive_settings(), **more}
+    directory = directory or scenes.folder / f"pgs{len(scenes.made)}"
+    stage.cluster = EmbeddedCluster(scene.cluster.major, directory, settings=settings, durable=False)
+    return stage.cluster
+
+
+def _begun(scenes: Scenes, host: Scene, *, serve: bool) -> Scene:
+    scenes.made.append(host)
+    host.cluster.create()
+    host.stage.write_config(root=read_root(host.stage.keys))
+    host.cluster.start()
+    if serve:
+        host.stage.serve()
+    return host
+
+
+def _touched(path: Path) -> Path:
+    path.touch()
+    return path
