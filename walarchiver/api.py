@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ from walarchiver.errors import (
     UsageError,
     WalarchiverError,
 )
-from walarchiver.listening import Connection, ConnectionLimits, Connections, Peer, PeerRule, listen_on
+from walarchiver.listening import Connection, ConnectionLimits, Connections, Peer, PeerRule, place_at
 from walarchiver.log import get_log
 from walarchiver.metrics import CONTENT_TYPE, Metrics
 from walarchiver.ports import Clock
@@ -138,6 +139,7 @@ class Api:
         connection = self.connections.of(request.transport)
         if connection is None:  # cut while the request was on its way
             return web.Response(status=503)
+        connection.heard.set()
         self._busy += 1
         self._idle.clear()
         try:
@@ -283,10 +285,16 @@ class Api:
 
 @asynccontextmanager
 async def serve_api(
-    api: Api, *, socket_path: Path, listen: Address | None, drain_s: float
+    api: Api,
+    *,
+    socket_path: Path,
+    listen: Address | None,
+    drain_s: float,
+    passed: socket.socket | None = None,
 ) -> AsyncIterator[None]:
     """Listen from entry to exit; leaving drains: new work is refused, work in progress gets `drain_s`.
 
+    With a `passed` socket new callers are left in its queue for the next server instead of being refused.
     Raises Locked when another server answers on the socket, ConfigError when a place cannot be used.
     """
     loop = asyncio.get_running_loop()
@@ -301,14 +309,17 @@ async def serve_api(
     def connected() -> Connection:
         return Connection(http(), api.connections)
 
-    place = listen_on(socket_path, mode=api.peers.socket_mode, backlog=128)
+    place = place_at(socket_path, mode=api.peers.socket_mode, backlog=128, passed=passed)
     servers: list[asyncio.Server] = []
     try:
-        servers.append(await loop.create_unix_server(connected, sock=place.socket))
+        # Not create_unix_server: from Python 3.13 on that one removes the socket's file when it closes.
+        servers.append(await loop.create_server(connected, sock=place.socket))
         if listen is not None:
             servers.append(await loop.create_server(connected, listen.host, listen.port))
         yield
     finally:
+        if place.outlives_us:
+            await api.connections.last_call(servers[:1])
         api.drain()
         finished = await api.finish(drain_s)
         if not finished:

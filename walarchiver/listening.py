@@ -7,6 +7,7 @@ Rules:
   cut. So a slow or hostile caller holds a place for seconds, never for ever.
 - A socket file that nobody answers on is replaced, by rename; one that answers is left alone (Locked). A lock
   file beside it keeps two servers that start together apart.
+- A socket that the service manager passed is never removed: who calls between two servers waits in its queue.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from walarchiver.errors import ConfigError, Locked
 
 _PATH_BYTES_MAX = 107
 """sun_path of unix(7) is 108 bytes with its closing zero."""
+_TURNS_TO_REGISTER = 5
+"""Turns of the event loop after which an accepted connection has surely become a `Connection`."""
 _FORBIDDEN_BODY = (
     b'{"error": {"code": "WA-PEER", "message": "this user may not call here", "hint": "The hook must run as '
     b"the owner of the data directory, as root, as the server's own user, or as one of `users`.\"}}\n"
@@ -84,6 +88,19 @@ class PeerRule:
 
 
 @dataclass(frozen=True, slots=True)
+class PassedSocket:
+    """A listening Unix socket that the service manager owns: callers wait in it while no server runs."""
+
+    socket: socket.socket
+
+    outlives_us: ClassVar[bool] = True
+
+    def close(self) -> None:
+        """Give up our share; the file and the queue of callers stay."""
+        self.socket.close()
+
+
+@dataclass(frozen=True, slots=True)
 class ListeningSocket:
     """A bound, listening Unix socket; `close` takes its file away."""
 
@@ -91,6 +108,8 @@ class ListeningSocket:
     socket: socket.socket
     lock: int
     inode: int
+
+    outlives_us: ClassVar[bool] = False
 
     def close(self) -> None:
         """Stop listening. A file that another server has put there since stays."""
@@ -136,6 +155,13 @@ def listen_on(path: Path, *, mode: int, backlog: int) -> ListeningSocket:
         os.close(lock)
         raise
     return ListeningSocket(path, listening, lock, inode)
+
+
+def place_at(
+    path: Path, *, mode: int, backlog: int, passed: socket.socket | None
+) -> ListeningSocket | PassedSocket:
+    """The socket that was passed for `path`, or one of our own. Raises as `listen_on`."""
+    return listen_on(path, mode=mode, backlog=backlog) if passed is None else PassedSocket(passed)
 
 
 def _take_lock(path: Path) -> int:
@@ -195,12 +221,27 @@ class Connections:
     def of(self, transport: asyncio.BaseTransport | None) -> Connection | None:
         return None if transport is None else self.open.get(transport)
 
+    async def last_call(self, servers: Iterable[asyncio.Server]) -> None:
+        """Accept nobody else; return when each connection accepted so far has sent a request or is gone.
+
+        Who was accepted cannot go back into the queue. Their timers bound this: a connection without a
+        request is cut after `request_s`.
+        """
+        for server in servers:
+            server.close()
+        for _ in range(_TURNS_TO_REGISTER):
+            await asyncio.sleep(0)
+        for connection in list(self.open.values()):
+            await connection.heard.wait()
+
 
 class Connection(asyncio.Protocol):
     """One connection: passes everything on to the HTTP protocol, within the bounds."""
 
     def __init__(self, http: asyncio.Protocol, connections: Connections) -> None:
         self.peer: Peer | None = None
+        self.heard = asyncio.Event()
+        """A request came (set by the one who answers it), or none ever will."""
         self.lost = asyncio.get_running_loop().create_future()
         self._http = http
         self._all = connections
@@ -231,6 +272,7 @@ class Connection(asyncio.Protocol):
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.heard.set()
         if not self.lost.done():
             self.lost.set_result(None)
         if self._transport is not None:

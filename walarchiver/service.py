@@ -1,10 +1,11 @@
 """The daemon: builds everything, one TaskGroup, drains on SIGTERM.
 
 Rules:
-- The socket answers from the first moment; clusters become ready on their own, and until then a
-  push is refused with the reason.
+- The socket answers from the first moment; clusters become ready on their own. A request that comes before
+  the first try to open its cluster is over waits for it; after a failed try it is refused with the reason.
 - SIGTERM and SIGINT drain: new work is refused, work in progress may end within `server.drain`,
-  then everything stops. What was not acknowledged is offered again by PostgreSQL.
+  then everything stops. What was not acknowledged is offered again by PostgreSQL. On a socket that
+  systemd passed, new callers are not refused: they wait in its queue for the next server.
 - Threads: `workers` for bytes (compress, seal, digest), a bounded pool of others that wait for
   storage and database. The event loop touches no bulk bytes.
 """
@@ -13,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from restore.fetcher import Fetcher
@@ -34,6 +37,7 @@ from walarchiver.postgres.control import read_data_directory
 from walarchiver.postgres.probe import ServerFacts, probe_server
 from walarchiver.settings import ClusterSettings
 from walarchiver.status import status_document
+from walarchiver.systemd import Notifier
 
 log = get_log("server")
 
@@ -72,6 +76,7 @@ class Service:
     async def push(self, cluster: str | None, path: str, _peer: Peer) -> None:
         """Return when the WAL file is durable and in the ledger."""
         service = self._cluster(cluster)
+        await service.tried()
         try:
             archived = await service.push(Path(path))
         except WalarchiverError as error:
@@ -94,6 +99,7 @@ class Service:
                 hint="Start one with `walarchiver serve --plan ID`.",
             )
         service = self._cluster(cluster)
+        await service.tried()
         size = await service.fetch(name, Path(path))
         log.info("fetched", cluster=service.name, file=name, bytes=size)
 
@@ -178,50 +184,75 @@ class Service:
         """Begin to drain; safe to call from a signal handler of the loop, and twice."""
         self._stop.set()
 
-    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Serve until `stop`. Raises ConfigError, Locked when the socket cannot be had."""
+    async def run(self, *, notifier: Notifier | None = None, passed: socket.socket | None = None) -> None:
+        """Serve until `stop`, on the socket that systemd `passed` or on one of our own.
+
+        Raises ConfigError, Locked when the socket cannot be had.
+        """
         settings = self._host.settings.server
+        notifier = notifier or Notifier()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        drain_s = settings.drain.total_seconds()
+        async with AsyncExitStack() as edge:
+            api = serve_api(
+                self._api(),
+                socket_path=settings.socket,
+                listen=settings.listen,
+                drain_s=drain_s,
+                passed=passed,
+            )
+            await edge.enter_async_context(api)  # outside the group, which would wrap what it raises
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(service.run()) for service in self.clusters.values()]
+                gauges = keep_gauges(self.metrics, self.clusters, clock=self._host.clock, executor=self._io)
+                running.append(tasks.create_task(gauges))
+                log.info("serving", socket=settings.socket, clusters=", ".join(self.clusters))
+                notifier.ready(self._summary())
+                running.append(tasks.create_task(notifier.keep_alive(self._summary)))
+                await self._stop.wait()
+                log.info("draining")
+                notifier.stopping(self._summary())
+                drained_s = self._host.clock.monotonic_s() + drain_s
+                await edge.aclose()
+                await self._finish(drained_s)
+                for task in running:
+                    task.cancel()
+        self._io.shutdown(wait=False, cancel_futures=True)
+        self._cpu.shutdown(wait=False, cancel_futures=True)
+        log.info("stopped")
+
+    async def _finish(self, until_s: float) -> None:
+        """Let work without a caller end, too, inside the one drain."""
+        try:
+            async with asyncio.timeout(max(0.0, until_s - self._host.clock.monotonic_s())):
+                for service in self.clusters.values():
+                    await service.drain()
+        except TimeoutError:
+            log.warning("work cut at the end of the drain")
+
+    def _api(self) -> Api:
+        settings = self._host.settings.server
         folders = [s.data_directory for s in self._host.settings.clusters.values() if s.data_directory]
         limits = ApiLimits(
             push_s=settings.push_deadline.total_seconds(),
             fetch_s=settings.fetch_deadline.total_seconds(),
             connections=ConnectionLimits(connections_max=settings.connections),
         )
-        api = Api(
+        return Api(
             self,
             metrics=self.metrics,
             clock=self._host.clock,
             limits=limits,
             peers=PeerRule.of(settings.users, folders),
         )
-        async with asyncio.TaskGroup() as tasks:
-            async with serve_api(
-                api,
-                socket_path=settings.socket,
-                listen=settings.listen,
-                drain_s=settings.drain.total_seconds(),
-            ):
-                running = [tasks.create_task(service.run()) for service in self.clusters.values()]
-                gauges = keep_gauges(self.metrics, self.clusters, clock=self._host.clock, executor=self._io)
-                running.append(tasks.create_task(gauges))
-                log.info("serving", socket=settings.socket, clusters=", ".join(self.clusters))
-                ready()
-                await self._stop.wait()
-                log.info("draining")
-            try:
-                async with asyncio.timeout(settings.drain.total_seconds()):
-                    for service in self.clusters.values():
-                        await service.drain()
-            except TimeoutError:
-                log.warning("work cut at the end of the drain")
-            for task in running:
-                task.cancel()
-        self._io.shutdown(wait=False, cancel_futures=True)
-        self._cpu.shutdown(wait=False, cancel_futures=True)
-        log.info("stopped")
+
+    def _summary(self) -> str:
+        """One line for `systemctl status`."""
+        if self._stop.is_set():
+            return "draining"
+        return self.not_ready() or f"archiving {', '.join(self.clusters) or 'nothing'}"
 
 
 def facts_of(cluster: str, dsn: str | None, system: int) -> ServerFacts:

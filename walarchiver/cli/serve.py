@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.metadata
+import os
 from typing import TYPE_CHECKING
 
 from walarchiver.assembly import Host
 from walarchiver.cli.context import Context
+from walarchiver.leaving import leave
 from walarchiver.log import LogFormat, configure_logging
 from walarchiver.service import Service
+from walarchiver.systemd import Notifier, passed_socket
 
 if TYPE_CHECKING:
     from walarchiver.cli.main import Subparsers
@@ -32,10 +35,14 @@ def run(context: Context, args: argparse.Namespace) -> int:
         from restore.planserver import serve_plan
 
         asyncio.run(serve_plan(host, args.plan))
-        return 0
+        return leave(host.clock)
+
+    notifier = Notifier.of(os.environ)
+    passed = passed_socket(os.environ, server.socket)
 
     async def serve() -> None:
-        await Service(host, version=importlib.metadata.version("walarchiver")).run()
+        service = Service(host, version=importlib.metadata.version("walarchiver"))
+        await service.run(notifier=notifier, passed=passed)
 
     asyncio.run(serve())
-    return 0
+    return leave(host.clock)
