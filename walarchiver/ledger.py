@@ -4,7 +4,8 @@ Rules (docs/format.md, "Ledger"):
 - The chain is read in order and every entry verified before the catalog takes it in.
 - One append is in flight at a time; what waits meanwhile goes into the next entry together.
 - An append that finds its place taken reads the winner, verifies it, lets every waiting proposal
-  decide again on the new state, and tries the next place. So two hosts cannot both record.
+  decide again on the new state, and tries the next place. So two hosts cannot both record. What is
+  decided on one state is never appended behind another, also when processes share a catalog.
 - The entry is ours when the stored bytes equal what was sent; never by assumption.
 - An append whose outcome stays open is reported as not done. Should it have landed after all, the
   next reading finds it, and the repeated proposal sees its fact recorded.
@@ -274,8 +275,10 @@ class Ledger:
                 self.refresh()
             lost = 0
             while waiting:
-                batch = self._gather(proposals, waiting, outcomes)
-                if batch.records and not self._append(batch.records):
+                with self.catalog.snapshot():  # what is decided holds for just this head
+                    state = self.state()
+                    batch = self._gather(proposals, waiting, outcomes)
+                if batch.records and not self._append(state, batch.records):
                     lost += 1
                     if lost == _TRIES_MAX:
                         raise LedgerContended(
@@ -310,11 +313,10 @@ class Ledger:
             batch.members.add(index)
         return batch
 
-    def _append(self, records: Sequence[Record]) -> bool:
+    def _append(self, state: ChainState, records: Sequence[Record]) -> bool:
         """Try the next place in the chain: True when our entry is there, False when another's is."""
         if self._writer is None:
             raise LedgerBroken("this host has no signing key, so it cannot extend the ledger")
-        state = self.state()
         seq = state.next_seq
         writer = self._writer
         raw = build_entry(

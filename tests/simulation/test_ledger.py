@@ -660,6 +660,31 @@ def test_a_state_read_while_another_process_applies_entries_is_of_one_moment(tmp
     assert state.voids == ()
 
 
+@pytest.mark.parametrize("text", ["", "other"])
+def test_what_another_process_applies_to_a_shared_file_between_decision_and_append_is_seen(
+    tmp_path: Path, text: str
+) -> None:
+    world = World()
+    world.began()
+    one = world.process(catalog=tmp_path / "c.sqlite")
+    two = world.process(catalog=tmp_path / "c.sqlite")
+    one.ledger.refresh()
+    overtaken: list[object] = []
+    decide = archive(wal(1)).decide
+
+    def interrupted(catalog: Catalog) -> tuple[Record, ...]:
+        records = decide(catalog)
+        if not overtaken:
+            overtaken.append(two.ledger.commit([archive(wal(1, text))]))
+        return records
+
+    (outcome,) = one.ledger.commit([Proposal("x", interrupted)])
+    assert overtaken == [[None]]
+    assert (outcome is None) == (text == "")
+    assert names(one) == [wal(1).name]
+    same_everywhere(world, one, two)
+
+
 def test_a_file_that_is_no_catalog_is_made_again(tmp_path: Path) -> None:
     world = World()
     world.began().ledger.commit([archive(wal(1))])
