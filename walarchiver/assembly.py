@@ -177,14 +177,17 @@ def writer_of(host: Host, section: RepositorySettings) -> Writer:
 
 
 def catalog_of(host: Host, repository: Repository, system: str) -> Catalog:
-    """The catalog file in the state folder, or one in memory where that cannot be written."""
+    """The catalog file in the state folder, or one in memory where that cannot be written.
+
+    Each user has a file of his own: one that root made would lock the daemon out.
+    """
     folder = host.settings.server.state / "catalog"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK)
     except OSError:
         writable = False
-    return Catalog(folder / f"{repository.repo}-{system}.sqlite" if writable else None)
+    return Catalog(folder / f"{repository.repo}-{system}-{os.geteuid()}.sqlite" if writable else None)
 
 
 def open_archive(

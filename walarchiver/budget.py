@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,24 +12,48 @@ class ByteBudget:
     """Bounds what all callers of one event loop hold at once.
 
     A caller that wants more than the whole budget gets it alone. First come, first served, so a
-    large one is not starved by small ones.
+    large one is not starved by small ones. Giving back never waits, so no cancellation loses bytes.
     """
 
     def __init__(self, bytes_max: int) -> None:
         self._free = self._max = bytes_max
-        self._turn = asyncio.Lock()
-        self._freed = asyncio.Condition()
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @asynccontextmanager
     async def hold(self, count: int) -> AsyncIterator[None]:
         """Hold `count` bytes from entry to exit."""
         wanted = min(count, self._max)
-        async with self._turn, self._freed:
-            await self._freed.wait_for(lambda: self._free >= wanted)
+        if self._waiting or self._free < wanted:
+            await self._wait(wanted)
+        else:
             self._free -= wanted
         try:
             yield
         finally:
-            async with self._freed:
+            self._give_back(wanted)
+
+    async def _wait(self, wanted: int) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((wanted, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give_back(wanted)  # it was granted in the very moment of the cancellation
+            elif (wanted, turn) in self._waiting:
+                self._waiting.remove((wanted, turn))
+                self._grant()
+            raise
+
+    def _give_back(self, count: int) -> None:
+        self._free += count
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free:
+            wanted, turn = self._waiting.popleft()
+            self._free -= wanted
+            if turn.done():  # cancelled, and not yet woken to leave the queue
                 self._free += wanted
-                self._freed.notify_all()
+            else:
+                turn.set_result(None)
