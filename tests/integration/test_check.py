@@ -45,7 +45,7 @@ def test_a_segment_forced_by_check_is_durable_and_opens_with_its_digest(scenes: 
     assert told.json["level"] == "ok"
     segment = told.json["segment"]
     assert scene.open().catalog.file(segment) is not None
-    for name in ("database", "settings", "hook", "daemon", "repository", "switch"):
+    for name in ("database", "settings", "hook", "daemon", "repository main", "switch"):
         assert finding(told, name)["level"] == "ok"
     assert "opens with this host's identity" in finding(told, "opened main")["text"]
     assert "in pg_wal" in finding(told, "original main")["text"]

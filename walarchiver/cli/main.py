@@ -67,6 +67,7 @@ COMMANDS = (
     Entry("keys", "make a repository and its keys"),
     Entry("catalog", "rebuild the local catalog from the ledger"),
     Entry("config", "write, show or check the configuration"),
+    Entry("doctor", "examine PostgreSQL, storage, clocks, disks, keys; --bundle for a report"),
     Entry("s3", "ask a store whether it does what is needed"),
     Entry("explain", "what an error code means and what to do"),
 )

@@ -11,7 +11,7 @@ from walarchiver.assembly import Host
 from walarchiver.cli.context import Context
 from walarchiver.core.lsn import format_lsn
 from walarchiver.errors import ConfigError, TimeNotUnderstood, UsageError
-from walarchiver.operate.waiting import open_each, wait_durable
+from walarchiver.operate.waiting import open_part, wait_durable
 from walarchiver.postgres.operating import Marked, force_switch, mark_moment, system_of
 
 if TYPE_CHECKING:
@@ -83,7 +83,10 @@ def check_name(name: str) -> None:
 def _wait(
     context: Context, host: Host, cluster: str, mark: Marked, dsn: str, wait_s: float
 ) -> dict[str, bool]:
-    archives = open_each(host, cluster, system_of(dsn))
+    system = system_of(dsn)
+    archives = {
+        name: open_part(host, cluster, name, system) for name in host.settings.cluster(cluster).repositories
+    }
     force_switch(dsn)
     segment = mark.segment.name(mark.size)
     until_s = host.clock.monotonic_s() + wait_s

@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -21,10 +21,11 @@ from restore.plainfile import write_plain
 from walarchiver.assembly import Archive, Host
 from walarchiver.catalog import FileRecord
 from walarchiver.errors import ServerInRecovery, TargetInGap, Untrusted, WalarchiverError
+from walarchiver.operate.archivesettings import archive_settings
 from walarchiver.operate.daemon import ask_server
 from walarchiver.operate.findings import Finding, Level, fail, looked_at, met, ok, warn
-from walarchiver.operate.hooktrial import calls_hook, try_hook
-from walarchiver.operate.waiting import open_each, wait_durable
+from walarchiver.operate.hooktrial import try_hook
+from walarchiver.operate.waiting import open_part, wait_durable
 from walarchiver.postgres.operating import (
     ServerCondition,
     Switched,
@@ -83,7 +84,7 @@ class _Check:
         self._section: ClusterSettings = host.settings.cluster(request.cluster)
         self._report = CheckReport()
         self._server: ServerCondition | None = None
-        self._archives: Mapping[str, Archive] = {}
+        self._archives: dict[str, Archive] = {}
         self._switched: Switched | None = None
 
     def run(self) -> CheckReport:
@@ -151,12 +152,13 @@ class _Check:
 
     def _repositories(self) -> Iterator[Finding]:
         system = self._server.system if self._server is not None else None
-        self._archives = open_each(self._host, self._request.cluster, system)
-        for name, archive in self._archives.items():
-            entries = archive.ledger.state().next_seq
-            yield ok(
-                "repository", f"{name} at {archive.repository.store.url}: {entries} ledger entries verify"
-            )
+        for name in self._section.repositories:
+            yield from looked_at(f"repository {name}", partial(self._repository, name, system))
+
+    def _repository(self, name: str, system: int | None) -> Iterator[Finding]:
+        archive = self._archives[name] = open_part(self._host, self._request.cluster, name, system)
+        entries = archive.ledger.state().next_seq
+        yield ok(f"repository {name}", f"{entries} ledger entries verify in {archive.repository.store.url}")
 
     # --- the segment -------------------------------------------------------------------------------
 
@@ -278,45 +280,6 @@ class _Check:
         text = f"the newest base backup, {newest.backup}, is {_ago(age_s)} old"
         hint = "Run `walarchiver backup`, and let a timer do it."
         return _judged(label, age_s, limits.backup_warning, limits.backup_critical, text, hint)
-
-
-def archive_settings(settings: Mapping[str, str]) -> Iterator[Finding]:
-    """What PostgreSQL's archive settings are worth. `settings` as pg_settings has them."""
-    mode, level = settings.get("archive_mode", "unknown"), settings.get("wal_level", "unknown")
-    faults = list(_faulty(settings, mode, level))
-    yield from faults
-    if not faults:
-        yield ok("settings", f"archive_mode {mode}, wal_level {level}, archive_command calls the hook")
-    if settings.get("archive_timeout") == "0":
-        yield warn(
-            "settings",
-            "archive_timeout is 0: what is written last stays unarchived until its segment is full",
-            "Set archive_timeout to what may be lost, for example '60s'.",
-        )
-
-
-def _faulty(settings: Mapping[str, str], mode: str, level: str) -> Iterator[Finding]:
-    if mode not in ("on", "always"):
-        yield fail(
-            "settings",
-            f"archive_mode is {mode}, so nothing is archived",
-            "Set archive_mode = on and restart.",
-        )
-    if level == "minimal":
-        yield fail("settings", "wal_level is minimal", "Set wal_level = replica and restart.")
-    if library := settings.get("archive_library"):
-        yield fail(
-            "settings",
-            f"archive_library is {library!r}: archive_command is not called",
-            "Set archive_library = '' and reload.",
-        )
-    command = settings.get("archive_command")
-    if command is not None and not calls_hook(command):
-        yield fail(
-            "settings",
-            "archive_command does not call `walarchiver-hook push %p`",
-            "Set archive_command = 'walarchiver-hook push %p' and reload.",
-        )
 
 
 def _judged(

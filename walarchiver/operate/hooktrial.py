@@ -60,7 +60,7 @@ def try_hook(command: str, data_directory: Path) -> Finding:
             f"not tried: only root and {_user(owner)} can call the hook as the server does",
             f"Run this as root or as {_user(owner)}.",
         )
-    return _judged(command, _called(command, data_directory, owner), _user(owner))
+    return _judged(_called(command, data_directory, owner), _user(owner))
 
 
 def _called(command: str, data_directory: Path, owner: int) -> tuple[int, str]:
@@ -92,7 +92,7 @@ def _called(command: str, data_directory: Path, owner: int) -> tuple[int, str]:
     return done.returncode, " ".join(done.stderr.split())
 
 
-def _judged(command: str, called: tuple[int, str], user: str) -> Finding:
+def _judged(called: tuple[int, str], user: str) -> Finding:
     status, complaint = called
     if status == 1 and NotAWalFile.code in complaint:
         return ok(_NAME, f"{user} reaches the daemon through archive_command")
@@ -105,7 +105,7 @@ def _judged(command: str, called: tuple[int, str], user: str) -> Finding:
     said = complaint[:400] or "nothing"
     return fail(
         _NAME,
-        f"`{command}`, called as {user}, exited {status} and said: {said}",
+        f"archive_command, called as {user}, exited {status} and said: {said}",
         "Can that user run the hook and reach the socket? Each folder on the way must be open to it.",
     )
 

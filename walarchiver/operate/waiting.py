@@ -22,14 +22,10 @@ class Durable:
     seconds: float
 
 
-def open_each(host: Host, cluster: str | None, system: int | str | None) -> dict[str, Archive]:
-    """The cluster's part of each of its repositories, by the repository's name. Raises as open_archive."""
-    name = host.settings.cluster_name(cluster)
+def open_part(host: Host, cluster: str, repository: str, system: int | None) -> Archive:
+    """The cluster's part of one of its repositories; `system` None: the newest. Raises as open_archive."""
     chosen = None if system is None else str(system)
-    return {
-        repository: open_archive(host, name, system=chosen, repository_name=repository)
-        for repository in host.settings.cluster(name).repositories
-    }
+    return open_archive(host, cluster, system=chosen, repository_name=repository)
 
 
 def wait_durable(
