@@ -1,4 +1,4 @@
-"""What the server does for one cluster: archive, sample the horizon, serve fetches.
+"""What the server does for one cluster: archive, sample the horizon, follow its timelines, serve fetches.
 
 Rules:
 - Nothing is acknowledged before repository, keys and cluster identity are known; until then every
@@ -33,14 +33,17 @@ from walarchiver.ledger import fact
 from walarchiver.ledgerqueue import LedgerQueue
 from walarchiver.log import get_log
 from walarchiver.ports import Clock
-from walarchiver.postgres.probe import HorizonSampler
+from walarchiver.postgres.control import read_data_directory
+from walarchiver.postgres.probe import HorizonSampler, written_position
 from walarchiver.settings import ClusterSettings
+from walarchiver.takeover import Takeover
 
 log = get_log("cluster")
 
 SAMPLE_INTERVAL_S = 1.0
 RETRY_FIRST_S = 0.5
 RETRY_LONGEST_S = 15.0
+TAKEOVER_RETRY_S = 5.0
 
 
 @dataclass(slots=True)
@@ -76,6 +79,8 @@ class ClusterService:
         self._lanes: Sequence[Lane] = ()
         self._why_not: WalarchiverError = Transient(f"cluster {name} is still being opened")
         self._tried = asyncio.Event()
+        self._taken_over: int | None = None
+        self._takeover_again_s = 0.0
 
     @property
     def data_directory(self) -> Path | None:
@@ -104,6 +109,7 @@ class ClusterService:
         async with asyncio.TaskGroup() as tasks:
             for lane in self._lanes:
                 tasks.create_task(lane.queue.run(), name=f"ledger {self.name}/{lane.repository}")
+            tasks.create_task(self._archive_histories(), name=f"histories {self.name}")
             if self._settings.dsn is not None:
                 tasks.create_task(self._sample(self._settings.dsn), name=f"horizon {self.name}")
 
@@ -168,6 +174,8 @@ class ClusterService:
                 for lane in self._lanes:
                     if position is not None:
                         lane.samples.add(Sample(position.time, position.lsn, position.timeline))
+                if position is not None:
+                    await self._take_over(dsn, position.timeline)
                 await self.prove_idle(at_once=False)
             await asyncio.sleep(SAMPLE_INTERVAL_S)
 
@@ -186,6 +194,43 @@ class ClusterService:
                 log.warning("horizon not recorded", cluster=self.name, reason=error.message)
             else:
                 lane.samples.recorded(record, now_s, alone=True)
+
+    # --- timelines -----------------------------------------------------------------------------
+
+    def _takeovers(self) -> list[Takeover]:
+        folder = self._settings.data_directory
+        return [
+            Takeover(archiver=lane.archiver, queue=lane.queue, data_directory=folder, executor=self._executor)
+            for lane in self._lanes
+            if folder is not None
+        ]
+
+    async def _archive_histories(self) -> None:
+        """What the data directory alone tells: the server may not be up yet, or have no `dsn` here."""
+        try:
+            for takeover in self._takeovers():
+                here = await asyncio.to_thread(read_data_directory, takeover.data_directory)
+                await takeover.archive_histories(here.timeline)
+        except WalarchiverError as error:
+            log.error("histories not archived", cluster=self.name, code=error.code, reason=error.message)
+
+    async def _take_over(self, dsn: str, timeline: int) -> None:
+        """Bring in the beginning of a timeline that the server was not archiving from its start."""
+        if timeline == self._taken_over or self._clock.monotonic_s() < self._takeover_again_s:
+            return
+        self._takeover_again_s = self._clock.monotonic_s() + TAKEOVER_RETRY_S
+        try:
+            for takeover in self._takeovers():
+                await takeover.archive_histories(timeline)
+            position = await asyncio.get_running_loop().run_in_executor(self._executor, written_position, dsn)
+            if position is None or position.timeline != timeline or not position.archiving:
+                return  # not accepted as production yet
+            for takeover in self._takeovers():
+                await takeover.close_gap(position)
+        except WalarchiverError as error:
+            log.error("timeline not taken over", cluster=self.name, code=error.code, reason=error.message)
+        else:
+            self._taken_over = timeline
 
     # --- fetching ------------------------------------------------------------------------------
 

@@ -10,17 +10,19 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from restore.core.horizon import SAMPLE_MARGIN_US
 from walarchiver.assembly import Archive
-from walarchiver.core.coverage import Run, coverage_on_path, gap_names
+from walarchiver.core.coverage import Run, coverage_on_path, gaps, lacking, run_names
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime, format_rfc3339
-from walarchiver.core.segment import Segment
+from walarchiver.core.segment import Segment, SegmentBytes
 from walarchiver.core.walpage import settled_lsn
+from walarchiver.errors import NotAWalFile
 from walarchiver.format.records import BackupRecord
 from walarchiver.ports import Clock
 from walarchiver.production import production_timeline
@@ -48,6 +50,8 @@ class Status:
     """Why `latest` is what it is, or why there is none."""
     backups: tuple[BackupRecord, ...]
     gaps: tuple[tuple[str, str], ...]
+    backup_needed: bool
+    """No base backup begins behind the missing WAL."""
     single_writer: bool
 
     @property
@@ -60,6 +64,8 @@ class Status:
             f"WAL is missing from {first} to {last}: moments behind it need a later base backup."
             for first, last in self.gaps
         )
+        if self.backup_needed:
+            found.append("No base backup begins behind the missing WAL: run `walarchiver backup` now.")
         if self.void_entries:
             found.append(
                 f"{len(self.void_entries)} void ledger entries (first: {self.void_entries[0]}): "
@@ -83,6 +89,7 @@ def status_of(archive: Archive, clock: Clock) -> Status:
     backups = tuple(catalog.backups())
     earliest, latest, reason = _window(archive, path, runs, backups)
     highest = catalog.last_segment(timeline)
+    missing = (*gaps(runs), *_told_gaps(archive, runs))
     return Status(
         cluster=archive.cluster.name,
         system=archive.system,
@@ -98,9 +105,24 @@ def status_of(archive: Archive, clock: Clock) -> Status:
         latest=latest,
         reason=reason,
         backups=backups,
-        gaps=gap_names(runs, size),
+        gaps=run_names(missing, size),
+        backup_needed=any(not any(_is_behind(each, gap, size) for each in backups) for gap in missing),
         single_writer=archive.single_writer,
     )
+
+
+def _told_gaps(archive: Archive, runs: tuple[Run, ...]) -> Iterator[Run]:
+    """What `gap` records tell of and is not there to this day, beyond the gaps between segments."""
+    seen = gaps(runs)
+    for gap in archive.catalog.gaps():
+        with contextlib.suppress(NotAWalFile):
+            first, last = (Segment.parse(name, archive.segment_size) for name in (gap.first, gap.last))
+            told = Run(first.timeline, first.number, last.number)
+            yield from (run for run in lacking(runs, told) if run not in seen)
+
+
+def _is_behind(backup: BackupRecord, gap: Run, size: SegmentBytes) -> bool:
+    return backup.timeline >= gap.timeline and backup.start_lsn >= Segment(gap.timeline, gap.last).end(size)
 
 
 def _window(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.integration.scene import Json, Scene, Scenes, until
+from tests.integration.scene import Json, Scene, Scenes, end, until
 from tests.kit.postgres import QUICK, as_server_user
 from walarchiver.core.moment import CommitTime, format_rfc3339
 from walarchiver.demo.stage import Stage, read_root
@@ -39,8 +39,11 @@ def standby_of(scenes: Scenes, scene: Scene, *, archive_mode: str = "on", serve:
     return _begun(scenes, Scene(stage, cluster), serve=serve)
 
 
-def accepted(scenes: Scenes, scene: Scene, told: Json, *, serve: bool = True) -> Scene:
-    """A restored instance taken over as production: archiving on, a daemon beside it."""
+def accepted(scenes: Scenes, scene: Scene, told: Json, *, lose: int = 0) -> Scene:
+    """A restored instance taken over as production: archiving on, a daemon beside it.
+
+    `lose`: segments that are filled and recycled before archiving is switched on.
+    """
     data = Path(told["data_directory"])
     os.kill(told["pid"], signal.SIGINT)
     until(lambda: not (data / "postmaster.pid").exists(), "the end of the restored instance")
@@ -49,9 +52,19 @@ def accepted(scenes: Scenes, scene: Scene, told: Json, *, serve: bool = True) ->
     lines.remove("archive_mode = 'off'")
     auto.write_text("\n".join(lines) + "\n")
     stage = _stage(scenes, scene)
-    cluster = _cluster(scenes, scene, stage, {}, directory=data.parent)
+    more = {"wal_keep_size": "0", "archive_mode": "off"} if lose else {}
+    cluster = _cluster(scenes, scene, stage, more, directory=data.parent)
     assert cluster.data_dir == data
-    return _begun(scenes, Scene(stage, cluster), serve=serve)
+    host = _begun(scenes, Scene(stage, cluster), serve=not lose)
+    if lose:
+        for _ in range(lose):
+            host.switch()
+        cluster.psql("CHECKPOINT")
+        cluster.psql("CHECKPOINT")
+        cluster.configure({"archive_mode": "on"})
+        cluster.restart()
+        stage.serve()
+    return host
 
 
 def place_to_accept(scenes: Scenes) -> Path:
@@ -86,6 +99,18 @@ def now(scene: Scene) -> str:
     """The server's clock, for --at."""
     us = scene.cluster.psql("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
     return format_rfc3339(CommitTime(int(us)))
+
+
+def rows(scene: Scene, at: str, *more: str, config: Path) -> tuple[list[str], Json]:
+    """Restore and read; the rows, and what the command told."""
+    into = scene.stage.folder / "r"
+    told = scene.restore(at, into, *more, config=config)
+    try:
+        return said(told["dsn"]), told
+    finally:
+        end(told["pid"], into)
+        for folder in (into, into.with_name("r.walarchiver")):
+            shutil.rmtree(folder)
 
 
 def said(dsn: str) -> list[str]:

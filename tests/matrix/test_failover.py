@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import pytest
 
-from tests.integration.scene import Json, Scene, Scenes, end, until
-from tests.matrix.hosts import caught_up, now, promote, said, say, standby_of
+from tests.integration.scene import Scene, Scenes, until
+from tests.matrix.hosts import caught_up, now, promote, rows, say, standby_of
 from walarchiver.core.segment import Segment
 
 MAJORS = (14, 17)
@@ -17,18 +14,6 @@ MAJORS = (14, 17)
 @pytest.fixture(params=MAJORS, ids=lambda major: f"pg{major}")
 def major(request: pytest.FixtureRequest) -> int:
     return int(request.param)
-
-
-def rows(scene: Scene, at: str, *more: str, config: Path) -> tuple[list[str], Json]:
-    """Restore and read; the rows, and what the command told."""
-    into = scene.stage.folder / "r"
-    told = scene.restore(at, into, *more, config=config)
-    try:
-        return said(told["dsn"]), told
-    finally:
-        end(told["pid"], into)
-        for folder in (into, into.with_name("r.walarchiver")):
-            shutil.rmtree(folder)
 
 
 def test_after_a_failover_each_timeline_gives_its_own_rows(scenes: Scenes, major: int) -> None:

@@ -88,11 +88,30 @@ def gaps(runs: Runs) -> Runs:
     )
 
 
+def lacking(runs: Runs, wanted: Run) -> Runs:
+    """The parts of `wanted` that are not there; `wanted` may be empty (last < first)."""
+    found: list[Run] = []
+    number = wanted.first
+    for run in runs:
+        if run.timeline == wanted.timeline and run.last >= number and run.first <= wanted.last:
+            if run.first > number:
+                found.append(Run(wanted.timeline, number, run.first - 1))
+            number = run.last + 1
+    if number <= wanted.last:
+        found.append(Run(wanted.timeline, number, wanted.last))
+    return tuple(found)
+
+
 def gap_names(runs: Runs, size: SegmentBytes) -> tuple[tuple[str, str], ...]:
     """`gaps` as pairs of file names, first and last missing."""
+    return run_names(gaps(runs), size)
+
+
+def run_names(runs: Runs, size: SegmentBytes) -> tuple[tuple[str, str], ...]:
+    """The file names of each run's first and last segment."""
     return tuple(
-        (Segment(gap.timeline, gap.first).name(size), Segment(gap.timeline, gap.last).name(size))
-        for gap in gaps(runs)
+        (Segment(run.timeline, run.first).name(size), Segment(run.timeline, run.last).name(size))
+        for run in runs
     )
 
 

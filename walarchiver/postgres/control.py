@@ -1,7 +1,8 @@
 """The two files that tell which cluster a data directory belongs to, readable without a server.
 
 Source: PostgreSQL src/include/catalog/pg_control.h (ControlFileData begins with the 64-bit system
-identifier, then the 32-bit pg_control version); PG_VERSION holds the major version as text.
+identifier, then the 32-bit pg_control version; its checkPointCopy begins at byte 40 with the redo
+position, then the timeline, in 14 to 18); PG_VERSION holds the major version as text.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from walarchiver.errors import DatabaseUnavailable
 
 _CONTROL_VERSIONS = range(1300, 2000)
 """PostgreSQL 14 to 18 use 1300, 1700 and 1800; a wrong byte order would not fall in here."""
+_CONTROL = struct.Struct("<QI36xI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class DataDirectory:
 
     system: int
     major: int
+    timeline: int
+    """Of the last checkpoint."""
 
 
 def read_data_directory(path: Path) -> DataDirectory:
@@ -30,9 +34,9 @@ def read_data_directory(path: Path) -> DataDirectory:
     Raises DatabaseUnavailable when there is no readable PostgreSQL data directory.
     """
     try:
-        control = (path / "global" / "pg_control").read_bytes()[:12]
+        control = (path / "global" / "pg_control").read_bytes()[: _CONTROL.size]
         major = int((path / "PG_VERSION").read_text("ascii").strip())
-        system, version = struct.unpack("<QI", control)
+        system, version, timeline = _CONTROL.unpack(control)
     except (OSError, ValueError, struct.error) as error:
         raise DatabaseUnavailable(
             f"{path} cannot be read as a PostgreSQL data directory: {error}",
@@ -40,4 +44,4 @@ def read_data_directory(path: Path) -> DataDirectory:
         ) from error
     if system == 0 or version not in _CONTROL_VERSIONS:
         raise DatabaseUnavailable(f"{path}/global/pg_control is of no supported kind (version {version})")
-    return DataDirectory(system, major)
+    return DataDirectory(system, major, timeline)

@@ -88,6 +88,16 @@ class InsertPosition:
 
 
 @dataclass(frozen=True, slots=True)
+class WrittenPosition:
+    """How far a primary's WAL is safely written, and whether it is archived."""
+
+    timeline: int
+    lsn: Lsn
+    archiving: bool
+    """archive_mode is on or always."""
+
+
+@dataclass(frozen=True, slots=True)
 class RecoveryState:
     """How far a server's recovery is."""
 
@@ -189,6 +199,19 @@ def insert_position_on(connection: Connection) -> InsertPosition:
         f"SELECT {_CLOCK}, pg_current_wal_insert_lsn()::text, pg_walfile_name(pg_current_wal_insert_lsn())",
     )
     return InsertPosition(CommitTime(int(time)), parse_lsn(str(lsn)), int(str(name)[:8], 16))
+
+
+def written_position(dsn: str) -> WrittenPosition | None:
+    """None while the server is in recovery. Raises DatabaseUnavailable."""
+    with connected(dsn) as connection:
+        (in_recovery,) = _row(connection, "SELECT pg_is_in_recovery()")
+        if in_recovery:
+            return None
+        timeline = insert_position_on(connection).timeline
+        lsn, mode = _row(
+            connection, "SELECT pg_current_wal_flush_lsn()::text, current_setting('archive_mode')"
+        )
+    return WrittenPosition(timeline, parse_lsn(str(lsn)), archiving=mode != "off")
 
 
 class HorizonSampler:
