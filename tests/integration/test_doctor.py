@@ -56,7 +56,7 @@ def test_a_sound_host_has_no_failure_and_every_part_is_looked_at(scenes: Scenes)
     for name in (
         *("database", "archiver", "role", "settings", "clock", "hook", "daemon", "data directory"),
         *("disk state", "disk pg_wal", "backlog", "state", "main read", "main list", "main create once"),
-        *("main ledger", "main root", "main writer", "main identity", "main signing_key"),
+        *("main ledger", "main root", "main writer", "main identity", "main signing_key file"),
     ):
         assert levels(told, name), f"{name} was not looked at"
     for name in ("database", "role", "clock", "hook", "daemon", "main ledger", "main writer"):
@@ -93,11 +93,13 @@ def test_keys_that_are_open_foreign_or_misplaced_are_found(scenes: Scenes) -> No
     keys = scene.stage.keys
     (keys / "writer.key").chmod(0o640)
     told = doctor(scene)
-    assert levels(told, "main signing_key") == {"warn"}
+    assert levels(told, "main signing_key file") == {"warn"}
     (keys / "writer.key").chmod(0o644)
     told = doctor(scene)
-    assert levels(told, "main signing_key") == {"fail"}
-    assert findings(told, "main signing_key")[0]["next_step"] == f"Run `chmod 600 {keys / 'writer.key'}`."
+    assert levels(told, "main signing_key file") == {"fail"}
+    assert (
+        findings(told, "main signing_key file")[0]["next_step"] == f"Run `chmod 600 {keys / 'writer.key'}`."
+    )
     (keys / "writer.key").chmod(0o600)
 
     other = scene.stage.folder / "other"

@@ -42,13 +42,13 @@ def test_a_mark_that_is_not_archived_says_so(scenes: Scenes) -> None:
 
 def test_odd_names_are_refused_and_leave_no_mark(scenes: Scenes) -> None:
     scene = scenes.make()
-    before = scene.cluster.psql("SELECT pg_current_wal_insert_lsn()")
+    scene.cluster.stop()  # so a mark that was tried would fail in another way
     for name in ("", " ", "x" * 64, "é" * 32, " lead", "trail ", "two\nlines", "tab\there"):
         told = scene.call("mark", name, "--output", "json")
         assert told.exit_status == 2, name
         assert told.error["code"] == "WA-USAGE"
         assert told.error["hint"]
-    assert scene.cluster.psql("SELECT pg_current_wal_insert_lsn()") == before
+    scene.cluster.start()
     assert scene.json("mark", "é" * 31)["name"] == "é" * 31
 
 

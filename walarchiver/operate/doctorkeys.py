@@ -32,7 +32,7 @@ def key_findings(
         ("master_key_file", section.master_key_file),
     ):
         if path is not None:
-            yield _permissions(f"{prefix}{name}", path)
+            yield _permissions(f"{prefix}{name} file", path)
 
 
 def _root(prefix: str, section: RepositorySettings) -> Iterator[Finding]:
