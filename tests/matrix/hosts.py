@@ -29,12 +29,7 @@ def standby_of(scenes: Scenes, scene: Scene, *, archive_mode: str = "on", serve:
         stage,
         {"archive_mode": archive_mode, "primary_conninfo": scene.cluster.dsn(), "hot_standby": "on"},
     )
-    folder = scene.cluster.directory / f"copy{len(scenes.made)}"
-    scene.cluster.program(
-        "pg_basebackup", "-D", str(folder), "-d", scene.cluster.dsn(), "-X", "stream", "-c", "fast"
-    )
-    cluster.directory.mkdir()
-    shutil.move(folder, cluster.data_dir)
+    _copy(scenes, scene, cluster)
     as_server_user(cluster, _touched(cluster.data_dir / "standby.signal"))
     return _begun(scenes, Scene(stage, cluster), serve=serve)
 
@@ -64,6 +59,29 @@ def accepted(scenes: Scenes, scene: Scene, told: Json, *, lose: int = 0) -> Scen
         cluster.configure({"archive_mode": "on"})
         cluster.restart()
         stage.serve()
+    return host
+
+
+def successor_of(scenes: Scenes, scene: Scene, major: int) -> Scene:
+    """A new cluster (another system identifier) that is archived under the same name."""
+    stage = _stage(scenes, scene)
+    stage.cluster = scenes.postgres(major, settings=stage.archive_settings(), fresh=True, start=False)
+    return _begun(scenes, Scene(stage, stage.cluster), serve=True)
+
+
+def clone_of(scenes: Scenes, scene: Scene, *, cluster_name: str | None = None, serve: bool = True) -> Scene:
+    """A copy of a scene's server that was started as a server of its own, on the same timeline.
+
+    Without a daemon beside it, it keeps the original's archive settings.
+    """
+    stage = _stage(scenes, scene)
+    more = {} if serve else scene.stage.archive_settings()
+    cluster = _cluster(scenes, scene, stage, more)
+    _copy(scenes, scene, cluster)
+    host = _begun(scenes, Scene(stage, cluster), serve=False)
+    if cluster_name is not None:
+        text = stage.config.read_text()
+        stage.config.write_text(text.replace("[cluster.main]", f"[cluster.{cluster_name}]"))
     return host
 
 
@@ -133,6 +151,16 @@ def _cluster(
     directory = directory or scenes.folder / f"pgs{len(scenes.made)}"
     stage.cluster = EmbeddedCluster(scene.cluster.major, directory, settings=settings, durable=False)
     return stage.cluster
+
+
+def _copy(scenes: Scenes, scene: Scene, cluster: EmbeddedCluster) -> None:
+    """A base backup of a scene's server, taken with PostgreSQL's own tool."""
+    folder = scene.cluster.directory / f"copy{len(scenes.made)}"
+    scene.cluster.program(
+        "pg_basebackup", "-D", str(folder), "-d", scene.cluster.dsn(), "-X", "stream", "-c", "fast"
+    )
+    cluster.directory.mkdir()
+    shutil.move(folder, cluster.data_dir)
 
 
 def _begun(scenes: Scenes, host: Scene, *, serve: bool) -> Scene:

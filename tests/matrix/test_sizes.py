@@ -1,0 +1,63 @@
+"""WAL segments of 16 MB, 64 MB and 1 GB: archived whole, restored exactly, in bounded memory."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.integration.scene import Scenes, end
+from tests.matrix.hosts import rows, say
+from walarchiver.embedded.postgres import MIB
+
+GIB = 1024 * MIB
+RSS_MAX = 400 * MIB
+
+
+def memory_peak(pid: int) -> int:
+    """The most memory a process ever had resident (proc(5), VmHWM), in bytes."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+@pytest.mark.parametrize(("major", "size_mb", "count"), [(15, 16, 12), (16, 64, 5)])
+def test_other_segment_sizes_are_archived_and_restored(
+    scenes: Scenes, major: int, size_mb: int, count: int
+) -> None:
+    scene = scenes.make(major, segment_bytes=size_mb * MIB, settings={"wal_keep_size": "2GB"})
+    scene.cluster.psql("CREATE TABLE said (text text)")
+    scene.json("backup")
+    for number in range(count):
+        say(scene, str(number))
+        scene.archive_all()
+    assert scene.prove_archived() > count
+    ((_, first, last),) = scene.open().catalog.runs()
+    assert last - first >= count
+    found, _ = rows(scene, "latest", config=scene.reader())
+    assert found == [str(number) for number in range(count)]
+
+
+def test_segments_of_a_gigabyte_need_no_gigabyte_of_memory(scenes: Scenes) -> None:
+    scene = scenes.make(
+        17,
+        segment_bytes=GIB,
+        fresh=True,
+        settings={"max_wal_size": "4GB", "min_wal_size": "2GB"},
+        server={"push_deadline": '"120s"', "fetch_deadline": '"120s"'},
+    )
+    scene.cluster.psql("CREATE TABLE said (text text)")
+    scene.json("backup")
+    scene.cluster.psql(
+        "CREATE TABLE noise AS SELECT string_agg(sha512(n::text::bytea), '') AS block, n / 100 AS id "
+        "FROM generate_series(1, 1500000) AS n GROUP BY n / 100"
+    )
+    say(scene, "at the end of it")
+    scene.archive_all()
+    server = scene.stage.server
+    assert server is not None
+    assert memory_peak(server.pid) < RSS_MAX
+    into = scene.stage.folder / "r"
+    told = scene.restore("latest", into, config=scene.reader(fetch_deadline='"120s"'))
+    end(told["pid"], into)

@@ -1,0 +1,83 @@
+"""Clones, left-over archive settings, and several clusters under one name."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.scene import Scenes, until
+from tests.matrix.hosts import clone_of, rows, say, successor_of
+
+MAJORS = (15, 18)
+
+
+@pytest.fixture(params=MAJORS, ids=lambda major: f"pg{major}")
+def major(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+def test_clones_never_mix_with_what_they_were_copied_from(scenes: Scenes, major: int) -> None:
+    scene = scenes.make(major, settings={"wal_keep_size": "1GB"})
+    scene.cluster.psql("CREATE TABLE said (text text)")
+    scene.json("backup")
+
+    left_over = clone_of(scenes, scene, serve=False)  # archive_command still calls production's daemon
+    say(left_over, "left over")
+    left_over.switch()
+    until(lambda: left_over.counted("failed_count") > 0, "a refusal")
+    assert left_over.counted("archived_count") == 0
+    assert "does not lie directly in" in left_over.cluster.log_text()
+
+    say(scene, "true")
+    scene.archive_all()
+    left_over.cluster.configure(left_over.stage.archive_settings())  # and now with a daemon of its own
+    left_over.cluster.reload()
+    left_over.stage.serve()
+    until(lambda: "WA-DIVERGENCE" in left_over.stage.log_path.read_text(), "a divergence")
+    assert "WA-DIVERGENCE" in left_over.cluster.log_text()
+    scene.archive_all()
+    scene.prove_archived()
+    assert scene.counted("failed_count") == 0
+    assert rows(scene, "latest", config=scene.reader())[0] == ["true"]
+
+
+def test_another_clusters_name_for_the_same_system_is_refused(scenes: Scenes, major: int) -> None:
+    scene = scenes.make(major)
+    scene.archive_all()
+    clone = clone_of(scenes, scene, cluster_name="other")
+    clone.switch()
+    config = clone.stage.config
+    told = clone.call("backup", "--output", "json", config=config)
+    assert told.error["code"] == "WA-WRONG-CLUSTER"
+    clone.stage.socket.parent.mkdir(mode=0o755)
+    scenes.run(clone.stage.command("serve"), clone.stage.log_path)
+    until(lambda: clone.counted("failed_count") > 0, "a refusal")
+    until(lambda: "WA-WRONG-CLUSTER" in clone.stage.log_path.read_text(), "its cause")
+    assert clone.counted("archived_count") == 0
+
+
+def test_of_several_systems_under_a_name_the_newest_is_meant(scenes: Scenes, major: int) -> None:
+    before = scenes.make(major)
+    before.cluster.psql("CREATE TABLE said (text text)")
+    before.json("backup")
+    say(before, "before the upgrade")
+    before.archive_all()
+    before.stage.stop_server()
+    before.cluster.stop()
+
+    after = successor_of(scenes, before, 18)
+    after.cluster.psql("CREATE TABLE said (text text)")
+    after.json("backup")
+    say(after, "after the upgrade")
+    after.archive_all()
+
+    config = after.reader()
+    old, new = before.open(before.reader()).repository.systems(), after.open(config).system
+    (older,) = set(old) - {new}
+    assert after.json("plan", "--at", "latest", config=config)["system"] == new
+    (newest,) = after.json("backups", config=config)["backups"]
+    (oldest,) = after.json("backups", "--system", older, config=config)["backups"]
+    assert newest["id"] != oldest["id"]
+    assert after.call("status", "--output", "json", config=config).json["system"] == new
+    assert after.call("status", "--system", older, "--output", "json", config=config).json["system"] == older
+    assert rows(after, "latest", config=config)[0] == ["after the upgrade"]
+    assert rows(before, "latest", "--system", older, config=config)[0] == ["before the upgrade"]
