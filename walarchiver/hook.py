@@ -239,6 +239,8 @@ def _exchange(call: Call, deadline: Deadline) -> tuple[int, bytes, bytes]:
                 unsent = unsent[connection.send(unsent) :]
             except TimeoutError:
                 continue
+            except (BrokenPipeError, ConnectionResetError):
+                break  # turned away before we were heard; the reason may be waiting
         answer = b""
         while not _complete(answer):
             connection.settimeout(deadline.next_wait_s())

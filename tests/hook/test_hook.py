@@ -117,6 +117,22 @@ def test_a_reset_connection_is_a_doubt(hook: InstalledHook, fake_server: ServerM
     assert hook.run("push", "pg_wal/x")[0] == 1
 
 
+def test_the_reason_is_heard_of_a_server_that_does_not_listen(hook: InstalledHook) -> None:
+    """The server turns strangers away before it reads; a request this long cannot have been sent by then."""
+    body = b'{"error": "not you"}'
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(hook.environment["WALARCHIVER_SOCKET"])
+        listening.listen()
+        process = hook.start("--cluster", "c" * 120_000, "push", "/" + "p" * 120_000)
+        connection, _ = listening.accept()
+        with connection:
+            connection.sendall(answer(403, "1", body))
+        _out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "server answered 403" in err.decode()
+    assert "not you" in err.decode()
+
+
 def test_a_silent_server_is_left_at_the_deadline(hook: InstalledHook, fake_server: ServerMaker) -> None:
     done = threading.Event()
     fake_server(lambda connection: done.wait(60) and None)
