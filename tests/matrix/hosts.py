@@ -42,6 +42,11 @@ def accepted(scenes: Scenes, scene: Scene, told: Json, *, lose: int = 0) -> Scen
     data = Path(told["data_directory"])
     os.kill(told["pid"], signal.SIGINT)
     until(lambda: not (data / "postmaster.pid").exists(), "the end of the restored instance")
+    return take_over(scenes, scene, data, lose=lose)
+
+
+def take_over(scenes: Scenes, scene: Scene, data: Path, *, lose: int = 0) -> Scene:
+    """As `accepted`, of a restored data directory that was recovered and ended."""
     auto = data / "postgresql.auto.conf"
     lines = auto.read_text().splitlines()
     lines.remove("archive_mode = 'off'")

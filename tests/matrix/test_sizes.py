@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,5 @@ def test_segments_of_a_gigabyte_need_no_gigabyte_of_memory(scenes: Scenes) -> No
     into = scene.stage.folder / "r"
     told = scene.restore("latest", into, config=scene.reader(fetch_deadline='"120s"'))
     end(told["pid"], into)
+    # The largest child so far is `restore` itself: it plans, fetches and serves.
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 < RSS_MAX
