@@ -46,7 +46,7 @@ class History:
 
 @pytest.fixture
 def history(scenes: Scenes, major: int) -> History:
-    """A base backup under load, then half a dozen seconds of work, all of it archived."""
+    """A base backup under load, then some seconds of work, all of it archived."""
     scene = scenes.make(major, store="s3", settings={**SETTINGS, "max_wal_size": "64MB"})
     dsn = scene.cluster.dsn()
     Oracle.make_tables(dsn)
@@ -54,7 +54,7 @@ def history(scenes: Scenes, major: int) -> History:
     oracle = Oracle(dsn, seed=SEED + major)
     bench = threading.Thread(
         target=scene.cluster.program,
-        args=("pgbench", "-n", "-c", "2", "-T", "6", "--random-seed=1", "-R", "200", dsn),
+        args=("pgbench", "-n", "-c", "2", "-T", "4", "--random-seed=1", "-R", "200", dsn),
     )
     oracle.start()
     bench.start()

@@ -33,11 +33,10 @@ def work_until_dead(scene: Scene, server: subprocess.Popen[bytes]) -> None:
 
 
 def steps_of_one_life(scenes: Scenes, scene: Scene) -> list[str]:
-    """What a server goes through from its start until it has archived two segments."""
+    """What a server goes through from its start until it has archived a segment."""
     noted = scene.stage.folder / "steps"
     server = crashing(scenes, scene, noted, None)
     until(lambda: ask(scene.stage.socket, "/readyz"), "a server that is ready")
-    scene.archive_all()
     scene.archive_all()
     server.terminate()
     assert server.wait(20) == 0

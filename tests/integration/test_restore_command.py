@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.integration.scene import Scene, Scenes, end, until
 from tests.kit.postgres import as_server_user
 from walarchiver.demo.stage import ask, environment, read_root
@@ -145,8 +143,7 @@ def test_a_key_that_opens_nothing_is_told_apart_from_damage(scenes: Scenes) -> N
     assert not into.exists()
 
 
-@pytest.mark.parametrize("custodian", ["ann", "bob"])
-def test_any_one_custodian_restores_everything(scenes: Scenes, custodian: str) -> None:
+def test_any_other_custodian_restores_everything_too(scenes: Scenes) -> None:
     scene = scenes.make()
     scene.cluster.psql("CREATE TABLE t AS SELECT generate_series(1, 10) AS n")
     scene.json("backup")
@@ -154,7 +151,7 @@ def test_any_one_custodian_restores_everything(scenes: Scenes, custodian: str) -
     scene.archive_all()
     scene.close()
     into = scene.stage.folder / "r"
-    told = scene.restore("latest", into, config=scene.reader(custodian=custodian))
+    told = scene.restore("latest", into, config=scene.reader(custodian="bob"))
     try:
         psql = [str(scene.cluster.bin_dir / "psql"), "-XAt", told["dsn"], "-c", "SELECT count(*) FROM t"]
         shown = subprocess.run(psql, capture_output=True, text=True, env=environment(), check=True).stdout
