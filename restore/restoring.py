@@ -11,7 +11,9 @@ Rules:
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -107,10 +109,12 @@ def place_files(
         if fact.path is not None
     }
     unpacker = Unpacker(index, place.target, places, owner=owner)
+    place.check_unused()
     unpacker.prepare()
     place.make(owner)
     _unpack(archive, plan.backup, parts, unpacker, workers, progress)
     unpacker.finish(manifest, workers=workers)
+    _unpack_configuration(part_bytes(archive, plan.backup, parts, "config"), place, owner)
     _write_settings(plan, place, owner, comments)
     place.write_plan(plan)
     unpacker.publish()
@@ -146,8 +150,29 @@ def _unpack(
             progress(Progress(done, unpacker.bytes_total))
 
     with ThreadPoolExecutor(workers + 2, thread_name_prefix="unpack") as pool:
-        for future in [pool.submit(work, part) for part in parts if part.role == "tar"]:
-            future.result()
+        try:
+            for future in [pool.submit(work, part) for part in parts if part.role == "tar"]:
+                future.result()
+        except BaseException:  # Ctrl-C too: else the pool would first unpack all that is left
+            failed.set()
+            raise
+
+
+def _unpack_configuration(content: bytes, place: Workplace, owner: RunAs | None) -> None:
+    """Lay the configuration that was outside the data directory beside it, for its owner to use.
+
+    Never back to where it came from: that may be another cluster's by now. Raises RestoreFailed.
+    """
+    if not content:
+        return
+    place.configuration.mkdir(mode=0o700, exist_ok=True)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            tar.extractall(place.configuration, filter="data")
+    except (tarfile.TarError, OSError) as error:
+        raise RestoreFailed(f"the backup's configuration files cannot be laid out: {error}") from error
+    if owner is not None and os.geteuid() == 0:
+        owner.take(place.configuration)
 
 
 def _write_settings(plan: Plan, place: Workplace, owner: RunAs | None, comments: tuple[str, ...]) -> None:

@@ -1,8 +1,8 @@
 """The folder beside a restored data directory: plan, socket, spool, log.
 
 `DIR.walarchiver` lies on the same file system as `DIR`, so that fetched files can be renamed into
-place. It holds no secret. A restored instance finds its plan here for as long as it recovers, also
-after a crash or on another day.
+place. It holds no key; only `configuration` may hold secrets, and is closed to others. A restored
+instance finds its plan here for as long as it recovers, also after a crash or on another day.
 """
 
 from __future__ import annotations
@@ -60,17 +60,26 @@ class Workplace:
         return self.folder / "instance"
 
     @property
+    def configuration(self) -> Path:
+        """Copies of configuration files that lay outside the data directory, by their old paths."""
+        return self.folder / "configuration"
+
+    @property
     def tablespaces(self) -> Path:
         """Where tablespaces go unless the operator says otherwise."""
         return self.target.with_name(f"{self.target.name}.tablespaces")
 
-    def make(self, owner: RunAs | None) -> None:
-        """Make the folders. Raises TargetDirectoryInUse when a plan is there already."""
+    def check_unused(self) -> None:
+        """Raises TargetDirectoryInUse when a plan is there already; writes nothing."""
         if self.plan_path.exists():
             raise TargetDirectoryInUse(
                 f"{self.plan_path} is there: an earlier restore into {self.target} used this place",
                 hint=f"Remove {self.folder}, or name another directory.",
             )
+
+    def make(self, owner: RunAs | None) -> None:
+        """Make the folders. Raises TargetDirectoryInUse when a plan is there already."""
+        self.check_unused()
         try:
             for folder in (self.folder, self.spool):
                 folder.mkdir(mode=0o755, parents=True, exist_ok=True)

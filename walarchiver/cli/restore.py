@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,7 @@ def run(context: Context, args: argparse.Namespace) -> int:
     began_s = host.clock.monotonic_s()
     place = Workplace.beside(args.into)
     check_unused(place.target)
+    place.check_unused()
     owner = _owner(args.owner)
     tablespaces = _tablespaces(args.tablespace)
     hook = hook_path(args.hook)
@@ -176,13 +178,15 @@ async def _run_to_target(job: _Job, placed_s: float) -> int:
             job.context.progress(f"restore: replayed to {format_lsn(state.replay_lsn)}")
 
     async with plan_served(job.host, job.plan, job.place, job.found.archive) as handlers:
-        await asyncio.to_thread(instance.start)
+        starting = asyncio.create_task(asyncio.to_thread(instance.start))
         try:
+            await asyncio.shield(starting)
             reached = await asyncio.to_thread(
                 instance.watch, job.host.clock, timeout_s=job.args.timeout, progress=replaying
             )
             judge(job.plan, reached, instance)
         except BaseException:
+            await asyncio.gather(starting, return_exceptions=True)  # a thread: interrupted, it goes on
             await asyncio.to_thread(instance.stop)
             raise
         fetched = handlers.fetched
@@ -197,7 +201,8 @@ async def _run_to_target(job: _Job, placed_s: float) -> int:
         f"asked: {job.found.understood.text}",
         f"took {total_s:.1f} s ({placed_s:.1f} s for the files, {fetched} WAL files fetched)",
         f'look: psql "{instance.dsn()}"',
-        f"stop: {bin_dir}/pg_ctl -D {job.place.target} stop",
+        f"stop: {shlex.join((str(bin_dir / 'pg_ctl'), '-D', str(job.place.target), 'stop'))}",
+        *_outside(job),
         "archiving is off on this copy; accept it by removing the last `archive_mode = off` from "
         "postgresql.auto.conf and taking a base backup",
     ]
@@ -218,18 +223,25 @@ async def _run_to_target(job: _Job, placed_s: float) -> int:
     return 0
 
 
+def _outside(job: _Job) -> list[str]:
+    """Where the configuration is that the data directory never held."""
+    folder = job.place.configuration
+    return [f"configuration from outside the data directory: copies in {folder}"] if folder.exists() else []
+
+
 def _tell_how_to_start(job: _Job, placed_s: float) -> int:
     """Without --start: the commands that go on from here."""
-    config = f"walarchiver --config {job.context.config}"
-    serve = f"{config} serve --plan {job.place.plan_path}"
-    start = f"pg_ctl -D {job.place.target} -w -t 86400 start"
+    config = str(job.context.config.absolute())
+    serve = shlex.join(("walarchiver", "--config", config, "serve", "--plan", str(job.place.plan_path)))
+    start = shlex.join(("pg_ctl", "-D", str(job.place.target), "-w", "-t", "86400", "start"))
     if job.context.output is Output.TEXT:
         job.context.progress("restore: PostgreSQL replays the WAL once it is started")
     job.context.result(
         f"the files of {job.plan.backup} are in {job.place.target}, verified, with the settings for "
         f"{job.found.understood.text}\n"
         f"next, in this order:\n  {serve} &\n  {start}\n"
-        "PostgreSQL promotes itself when it has reached the moment; then the server can be ended.",
+        "PostgreSQL promotes itself when it has reached the moment; then the server can be ended."
+        + "".join(f"\n{line}" for line in _outside(job)),
         {
             "plan": job.plan.id,
             "data_directory": str(job.place.target),
