@@ -25,6 +25,7 @@ from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.scan import Ending, Event, SegmentScan
 from walarchiver.core.segment import Segment, SegmentBytes
+from walarchiver.errors import Transient
 from walarchiver.repository import Repository
 
 
@@ -70,10 +71,16 @@ class WalReader:
                 self._open.move_to_end(record.name)
                 return found
             self._progress(segment)
-            with tempfile.TemporaryFile(dir=self._spool) as out:
-                write_plain(self._repository, self._system, record, out)
-                out.flush()
-                mapped = mmap.mmap(out.fileno(), record.len, access=mmap.ACCESS_READ)
+            try:
+                with tempfile.TemporaryFile(dir=self._spool) as out:
+                    write_plain(self._repository, self._system, record, out)
+                    out.flush()
+                    mapped = mmap.mmap(out.fileno(), record.len, access=mmap.ACCESS_READ)
+            except OSError as error:
+                raise Transient(
+                    f"{record.name} cannot be laid out to be read: {error.strerror or error}",
+                    hint="Free space where temporary files go, or name another folder in TMPDIR.",
+                ) from error
             self._open[record.name] = mapped
             while len(self._open) > self._kept:
                 self._open.popitem(last=False)

@@ -34,6 +34,7 @@ from walarchiver.errors import (
     Refused,
     ShuttingDown,
     Transient,
+    UnknownCluster,
     Untrusted,
     UsageError,
     WalarchiverError,
@@ -161,9 +162,8 @@ class Api:
         if route is None or (request.path.startswith("/v1/") and not local):
             known = {path for _method, path in self._routes if local or not path.startswith("/v1/")}
             status = 405 if request.path in known else 404
-            return self._failed(
-                request, _Failure(status, UsageError(f"no {request.method} {request.path[:200]} here"))
-            )
+            unknown = UsageError(f"no {request.method} {request.path[:200]} here")
+            return self._failed(request, _Failure(status, unknown))
         try:
             return await route(request, connection)
         except WalarchiverError as error:
@@ -173,9 +173,8 @@ class Api:
         body = await self._body(request, connection, required=("path",), optional=("cluster",))
         path, cluster = _path(body["path"]), body["cluster"]
         self._refuse_while_draining()
-        await self._timed(
-            "push", cluster, self._limits.push_s, self._handlers.push(cluster, path, _known(connection))
-        )
+        work = self._handlers.push(cluster, path, _known(connection))
+        await self._timed("push", cluster, self._limits.push_s, work)
         return self._done()
 
     async def _fetch(self, request: web.BaseRequest, connection: Connection) -> web.Response:
@@ -226,7 +225,8 @@ class Api:
             outcome = DeadlineExceeded.code
             raise DeadlineExceeded(f"{verb} was not done within {limit_s:g} s") from None
         except WalarchiverError as error:
-            outcome = error.code
+            outcome = error.code  # a name that callers make up is no label: every value is kept for ever
+            label = "" if isinstance(error, UnknownCluster) else label
             raise
         except asyncio.CancelledError:
             outcome = "cancelled"

@@ -16,6 +16,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -315,6 +316,8 @@ def _unchanged(path: Path) -> _Unchanged:
         found = path.stat()
     except OSError as error:
         raise _unreadable(path, error) from error
+    if not stat.S_ISREG(found.st_mode):  # to open a pipe would wait for ever
+        raise CorruptSegment(f"{path} is not a regular file")
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 

@@ -291,8 +291,9 @@ def _inside(folder: Path, path: Path) -> Path:
         raise NotAWalFile(f"{path} is not an absolute path of a file")
     try:
         inside = path.parent.resolve(strict=True) == folder.resolve(strict=True)
+        linked = path.is_symlink()
     except OSError as error:
         raise NotAWalFile(f"{path} cannot be resolved: {error.strerror}") from error
-    if not inside or path.is_symlink():
+    if not inside or linked:
         raise NotAWalFile(f"{path} does not lie directly in {folder}")
     return path

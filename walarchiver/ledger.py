@@ -12,6 +12,8 @@ Rules (docs/format.md, "Ledger"):
 - No stranger's object can stop a chain: one that is no valid entry is void where its number is due
   (however long it is: it is hashed piece by piece), and is passed over where numbers before it are
   missing. An entry that a member signed behind a missing number means that the chain lost one.
+- The listing that shows what is new begins with the newest entry known. One without it (another bucket,
+  an empty volume) proves nothing about what is missing, so it is an error.
 """
 
 from __future__ import annotations
@@ -151,13 +153,18 @@ class Ledger:
             state = self.state()
             listing = self.store.list_versions(
                 ledger_prefix(self.system),
-                start_after=ledger_key(self.system, state.next_seq - 1) if state.next_seq else "",
+                start_after=ledger_key(self.system, state.next_seq - 2) if state.next_seq > 1 else "",
             )
+            begun = state.next_seq
+            unseen = begun - 1 if begun and not state.voids else None
             for key, versions in itertools.groupby(listing, key=lambda version: version.key):
                 name = parse_ledger_key(key)
                 if name is None:
                     continue
-                if name.seq == state.next_seq:
+                if name.seq < begun:
+                    if any(not version.is_delete_marker for version in versions):
+                        unseen = None
+                elif name.seq == state.next_seq:
                     state = self._take(state, name.seq, list(versions))
                 elif not self._is_stray(name.seq, list(versions)):
                     if self._contents(ledger_key(self.system, state.next_seq)):
@@ -165,6 +172,11 @@ class Ledger:
                     raise LedgerBroken(
                         f"entry {state.next_seq} of system {self.system} is missing before entry {name.seq}"
                     )
+            if unseen is not None:
+                raise LedgerBroken(
+                    f"entry {unseen} of system {self.system}, read earlier, is no longer in {self.store.url}",
+                    hint="Is it the same bucket or volume? Nothing is appended, or called absent, on this.",
+                )
             self._read_whole = True
             return state
 
@@ -197,6 +209,7 @@ class Ledger:
             expected = self.catalog.entry_sha256(head)
             contents = self._contents(ledger_key(self.system, head))
             if all(content.sha256 != expected for content in contents):
+                log.error("the store does not hold the entry read last", system=self.system, seq=head)
                 self.catalog.clear()
         self._anchored = True
 

@@ -23,6 +23,7 @@ from walarchiver.errors import (
     ProvenAbsent,
     SegmentConflict,
     StoreUnavailable,
+    UnknownCluster,
     WalarchiverError,
 )
 from walarchiver.listening import ConnectionLimits, Peer, PeerRule, listen_on
@@ -251,6 +252,19 @@ def test_questions_are_answered(tmp_path: Path) -> None:
             await exchange(server.path, PUSH)
             metrics = (await exchange(server.path, get("/metrics"))).body.decode()
             assert 'walarchiver_pushes_total{cluster="",outcome="done"} 1.0' in metrics
+
+    asyncio.run(story())
+
+
+def test_a_cluster_name_that_a_caller_makes_up_becomes_no_label(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path, FakeHandlers(error=UnknownCluster("no such cluster"))) as server:
+            for number in range(3):
+                request = post("/v1/push", {"path": "/d/pg_wal/x", "cluster": f"made-up-{number}"})
+                assert (await exchange(server.path, request)).headers["walarchiver-exit"] == "1"
+            metrics = (await exchange(server.path, get("/metrics"))).body.decode()
+            assert "made-up" not in metrics
+            assert 'walarchiver_pushes_total{cluster="",outcome="WA-CLUSTER"} 3.0' in metrics
 
     asyncio.run(story())
 

@@ -241,8 +241,19 @@ def test_a_file_that_is_not_there_or_not_readable_is_refused(tmp_path: Path) -> 
     with pytest.raises(CorruptSegment, match="No such file"):
         process.archive(tmp_path / NAME)
     (tmp_path / NAME).mkdir()
-    with pytest.raises(CorruptSegment, match="cannot be read"):
+    with pytest.raises(CorruptSegment, match="is not a regular file"):
         process.archive(tmp_path / NAME)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    process = World().began()
+    os.mkfifo(tmp_path / NAME)
+    other_end = os.open(tmp_path / NAME, os.O_RDWR)  # so that even who opens it does not hang
+    try:
+        with pytest.raises(CorruptSegment, match="is not a regular file"):
+            process.archive(tmp_path / NAME)
+    finally:
+        os.close(other_end)
 
 
 def test_a_file_cut_short_while_it_is_read_is_refused(tmp_path: Path) -> None:

@@ -237,7 +237,9 @@ def test_a_push_is_read_from_pg_wal_only(tmp_path: Path) -> None:
 
     async def during(service: ClusterService, _archiver: Archiver) -> None:
         assert (await service.push(inside))[0].fresh
-        for path in (outside, link, tmp_path / "pg_wal" / ".." / "elsewhere" / name_of(2), Path(name_of(1))):
+        around = tmp_path / "pg_wal" / ".." / "elsewhere" / name_of(2)
+        endless = tmp_path / "pg_wal" / ("0" * 300)  # no file system has such a name
+        for path in (outside, link, around, endless, Path(name_of(1))):
             with pytest.raises(NotAWalFile):
                 await service.push(path)
         with pytest.raises(ConfigError):

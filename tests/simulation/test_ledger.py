@@ -510,6 +510,30 @@ def test_an_entry_that_was_written_while_the_listing_ran_is_no_gap() -> None:
     assert names(reader) == [wal(1).name, wal(2).name]
 
 
+@pytest.mark.parametrize("hidden", ["every entry", "the newest entry"])
+def test_a_listing_without_the_entry_read_last_proves_no_end(hidden: str) -> None:
+    """Another bucket behind the same endpoint, or an emptied one, answers every listing with nothing."""
+    world = World()
+    process = world.began()
+    process.ledger.commit([archive(wal(1))])
+    process.ledger.commit([archive(wal(2))])
+    newest = ledger_key(SYSTEM, 2)
+    list_versions = world.memory.list_versions
+
+    def listing(prefix: str, *, start_after: str = "") -> object:
+        found = list_versions(prefix, start_after=start_after)
+        return iter([v for v in found if hidden != "every entry" and v.key != newest])
+
+    world.memory.list_versions = listing  # type: ignore[method-assign, assignment]
+    with pytest.raises(LedgerBroken, match=r"entry 2 of system .*, read earlier, is no longer in"):
+        process.ledger.refresh()
+    with pytest.raises(LedgerBroken):
+        process.ledger.commit([archive(wal(3))])
+    world.memory.list_versions = list_versions  # type: ignore[method-assign]
+    process.ledger.commit([archive(wal(3))])
+    assert names(process) == [wal(1).name, wal(2).name, wal(3).name]
+
+
 def test_an_entry_listed_but_unreadable_is_an_error_and_not_void() -> None:
     world = World()
     process = world.began()

@@ -29,6 +29,7 @@ from walarchiver.errors import (
     ProvenAbsent,
     Refused,
     TargetDirectoryInUse,
+    Transient,
     UsageError,
     WrongCluster,
 )
@@ -178,6 +179,17 @@ def test_a_segment_that_is_not_recorded_is_none_and_one_that_is_damaged_raises(t
     world.replace(key, b"junk")
     with pytest.raises(ObjectDamaged):
         reader.segment(Segment(1, 2))
+    reader.close()
+
+
+def test_no_room_for_an_opened_segment_is_an_error_with_a_next_step(tmp_path: Path) -> None:
+    _world, reader, _writer = archived_wal(tmp_path)
+    reader._spool = tmp_path / "none"
+    with pytest.raises(
+        Transient, match="cannot be laid out to be read: No such file or directory"
+    ) as refused:
+        reader.segment(Segment(1, 1))
+    assert "TMPDIR" in refused.value.next_step
     reader.close()
 
 

@@ -1,0 +1,144 @@
+"""`restore`: what it refuses before anything is written, what it leaves when interrupted, what it prints."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import shlex
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from restore import restoring
+from restore.unpack import Unpacker
+from restore.workplace import Workplace
+from walarchiver.assembly import Archive
+from walarchiver.cli import restore
+from walarchiver.cli.context import Context
+from walarchiver.cli.main import main
+from walarchiver.format.records import BackupPart, StoredObject
+
+
+def job(context: Context, place: Workplace) -> restore._Job:
+    """A restore whose files are in place."""
+    played = SimpleNamespace(
+        context=context,
+        place=place,
+        host=None,
+        owner=None,
+        plan=SimpleNamespace(id="p-1", backup="b-1", major=15),
+        found=SimpleNamespace(archive=None, understood=SimpleNamespace(text="noon")),
+        args=SimpleNamespace(bin_dir=None, timeout=1),
+    )
+    return cast(restore._Job, played)
+
+
+def test_the_commands_to_go_on_with_survive_a_shell(tmp_path: Path) -> None:
+    place = Workplace.beside(tmp_path / 'it\'s 100% "new"')
+    out = io.StringIO()
+    context = replace(
+        Context.plain(), config=Path("/etc/my config.toml"), stdout=out, stderr=io.StringIO(), quiet=True
+    )
+    assert restore._tell_how_to_start(job(context, place), 1.0) == 0
+    serve, start = (line.strip().removesuffix(" &") for line in out.getvalue().splitlines()[2:4])
+    assert shlex.split(serve)[1:] == [
+        "--config",
+        "/etc/my config.toml",
+        "serve",
+        "--plan",
+        str(place.plan_path),
+    ]
+    assert shlex.split(start)[:3] == ["pg_ctl", "-D", str(place.target)]
+
+
+def test_the_place_of_an_earlier_restore_is_refused_before_anything_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "walarchiver.toml"
+    config.write_text(f'[repository.main]\nurl = "file://{tmp_path}/none"\n[cluster.main]\n')
+    place = Workplace.beside(tmp_path / "new")
+    place.make(None)
+    place.plan_path.write_text("{}")
+    words = ["--config", str(config), "restore", "--at", "latest", "--into", str(place.target)]
+    assert main(words) == 2
+    assert "an earlier restore into" in capsys.readouterr().err
+    assert not place.target.exists()
+
+
+def test_a_server_that_was_just_being_started_is_stopped_when_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acts: list[str] = []
+    go_on = threading.Event()
+    entered = threading.Event()
+
+    class Played:
+        def __init__(self, *_given: object) -> None:
+            pass
+
+        def start(self) -> None:
+            entered.set()
+            go_on.wait(30)
+            acts.append("started")
+
+        def stop(self) -> None:
+            acts.append("stopped")
+
+    @asynccontextmanager
+    async def served(*_given: object) -> AsyncIterator[SimpleNamespace]:
+        yield SimpleNamespace(fetched=0)
+
+    monkeypatch.setattr(restore, "Instance", Played)
+    monkeypatch.setattr(restore, "plan_served", served)
+    monkeypatch.setattr(restore, "find_programs", lambda *_given, **_named: tmp_path)
+
+    async def story() -> None:
+        running = asyncio.create_task(
+            restore._run_to_target(job(Context.plain(), Workplace.beside(tmp_path / "new")), 1.0)
+        )
+        await asyncio.to_thread(entered.wait, 30)
+        running.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(story())
+    assert acts == ["started", "stopped"]
+
+
+def test_an_interrupted_unpacking_ends_at_once_and_not_with_the_last_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = [
+        BackupPart(n, "tar", 0, n, 1, "", StoredObject(f"part {n}", 1, "0" * 64, None)) for n in range(100)
+    ]
+    leaving = threading.Event()
+    applied: list[int] = []
+
+    class Pool(restoring.ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            leaving.set()
+            super().shutdown(wait, cancel_futures=cancel_futures)
+
+    def checked_part(_archive: object, _backup: str, part: BackupPart) -> list[bytes]:
+        if part.n:
+            leaving.wait(30)
+        return [b"x"]
+
+    def interrupted(_progress: object) -> None:
+        if not leaving.is_set():
+            raise KeyboardInterrupt
+
+    unpacker = SimpleNamespace(apply=lambda _stream, offset, _chunk: applied.append(offset), bytes_total=100)
+    monkeypatch.setattr(restoring, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(restoring, "checked_part", checked_part)
+    with pytest.raises(KeyboardInterrupt):
+        restoring._unpack(cast(Archive, None), "b", parts, cast(Unpacker, unpacker), 1, interrupted)
+    assert len(applied) <= 4, "only what was under way may end"
