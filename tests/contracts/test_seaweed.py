@@ -19,11 +19,12 @@ from walarchiver.errors import StoreUnavailable
 from walarchiver.storage import open_store
 
 STARTER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from walarchiver.clock import SystemClock, SystemRandom
 from walarchiver.embedded.binaries import weed_binary
 from walarchiver.embedded.seaweed import SeaweedServer
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
 server = SeaweedServer(weed_binary(), Path(sys.argv[1]), SystemClock(), SystemRandom()).start()
 print(server.pid, server.endpoint.rpartition(":")[2], flush=True)
 time.sleep(600)
@@ -82,7 +83,10 @@ def test_the_server_ends_with_the_process_that_started_it(tmp_path: Path, end: s
         group, port = (int(word) for word in starter.stdout.readline().split())
         assert members(group)
         starter.send_signal(end)
-        starter.wait(60)
+        try:
+            starter.wait(60)
+        finally:
+            starter.kill()
     assert group_ends(group)
     assert not Path(f"/tmp/seaweedfs-s3-grpc-{port + 10000}.sock").exists()
 
