@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from walarchiver.assembly import Host, store_of
 from walarchiver.cli.context import Context
 from walarchiver.errors import ConfigError, NoRepository, RepositoryExists, UsageError
+from walarchiver.keys.carried import write_carried_files
 from walarchiver.keys.init import NewRepository, prepare_repository, read_mark, write_repository
 from walarchiver.keys.keyfile import new_key_file
 from walarchiver.keys.masterkey import MasterKey, read_master_key
@@ -66,6 +67,7 @@ def run(context: Context, args: argparse.Namespace) -> int:
             writers=tuple(args.writer or ("writer",)),
         )
         files = _write_keys(args.out, new, printable=args.printable)
+        write_carried_files(store)
         write_repository(store, new)
     finally:
         store.close()

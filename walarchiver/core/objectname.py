@@ -27,6 +27,7 @@ ROOT = "v1/"
 CLUSTERS_PREFIX = "v1/c/"
 KEYRING_PREFIX = "v1/keyring/"
 PROBE_PREFIX = "v1/probe/"
+READER_PREFIX = "v1/reader/"
 ROLL_ENTRIES = 4096
 """Ledger entries in one roll-up; the first one's number is a multiple of it."""
 
@@ -44,6 +45,7 @@ _WAL_KEY = re.compile(
 _BASE_KEY = re.compile(
     r"v1/c/([1-9][0-9]{0,19})/base/([0-9]{8}T[0-9]{6}Z-[0-9a-f]{8})/([0-9]{8})\.([0-9a-f]{16})"
 )
+_READER_NAME = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z]+)?")
 _CLUSTER_KEY = re.compile(r"v1/c/([1-9][0-9]{0,19})/.*")
 
 
@@ -142,6 +144,13 @@ def repo_key() -> str:
 def probe_key(oid: str) -> str:
     """A scratch object by which a store is asked what it does; no reader looks at it."""
     return f"{PROBE_PREFIX}{_oid(oid)}"
+
+
+def reader_key(name: str) -> str:
+    """A file that helps people to read the repository without our program; nothing trusts it."""
+    if _READER_NAME.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is no name below {READER_PREFIX}")
+    return f"{READER_PREFIX}{name}"
 
 
 def keyring_key(n: int) -> str:
