@@ -7,14 +7,8 @@ import pytest
 from tests.integration.scene import Scenes, until
 from tests.matrix.hosts import clone_of, rows, say, successor_of
 
-MAJORS = (15, 18)
 
-
-@pytest.fixture(params=MAJORS, ids=lambda major: f"pg{major}")
-def major(request: pytest.FixtureRequest) -> int:
-    return int(request.param)
-
-
+@pytest.mark.parametrize("major", [18])
 def test_clones_never_mix_with_what_they_were_copied_from(scenes: Scenes, major: int) -> None:
     scene = scenes.make(major, settings={"wal_keep_size": "1GB"})
     scene.cluster.psql("CREATE TABLE said (text text)")
@@ -40,6 +34,7 @@ def test_clones_never_mix_with_what_they_were_copied_from(scenes: Scenes, major:
     assert rows(scene, "latest", config=scene.reader())[0] == ["true"]
 
 
+@pytest.mark.parametrize("major", [15])
 def test_another_clusters_name_for_the_same_system_is_refused(scenes: Scenes, major: int) -> None:
     scene = scenes.make(major)
     scene.archive_all()
@@ -55,6 +50,7 @@ def test_another_clusters_name_for_the_same_system_is_refused(scenes: Scenes, ma
     assert clone.counted("archived_count") == 0
 
 
+@pytest.mark.parametrize("major", [15])
 def test_of_several_systems_under_a_name_the_newest_is_meant(scenes: Scenes, major: int) -> None:
     before = scenes.make(major)
     before.cluster.psql("CREATE TABLE said (text text)")
