@@ -44,6 +44,7 @@ def test_the_wheel_holds_the_two_packages_the_program_and_the_launcher(wheel: Pa
         "restore",
     }
     assert "walarchiver/py.typed" in names
+    assert {"walarchiver/keys/reader/reader.py.txt", "walarchiver/keys/reader/vectors.zip"} <= set(names)
     assert "restore/py.typed" in names
     assert [name for name in names if ".data/scripts/" in name] == [
         name for name in names if name.endswith("/scripts/walarchiver-hook")

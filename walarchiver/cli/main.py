@@ -66,6 +66,7 @@ COMMANDS = (
     Entry("mark", "give this moment a name to restore to"),
     Entry("keys", "make a repository and its keys"),
     Entry("catalog", "rebuild the local catalog from the ledger"),
+    Entry("ledger", "verify the signed chain of everything archived"),
     Entry("config", "write, show or check the configuration"),
     Entry("doctor", "examine PostgreSQL, storage, clocks, disks, keys; --bundle for a report"),
     Entry("s3", "ask a store whether it does what is needed"),
