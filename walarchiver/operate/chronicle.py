@@ -22,6 +22,7 @@ from walarchiver.core.moment import CommitTime
 from walarchiver.core.segment import Segment
 from walarchiver.core.walpage import settled_lsn
 from walarchiver.format.records import BackupRecord, HistoryRecord, WalRecord
+from walarchiver.production import production_timeline
 from walarchiver.status import before_fork
 
 
@@ -124,12 +125,11 @@ class _Reader:
         self._backups = archive.catalog.backups()
 
     def read(self) -> Chronicle:
-        newest = self._catalog.newest_segment(self._size)
         paths = list(self._paths())
         holes = {(hole.first, hole.last): hole for path in paths for hole in self._holes(path)}
         spans = {(span.backup, span.timeline): span for path in paths for span in self._spans(path)}
         return Chronicle(
-            current=newest.timeline if newest is not None else 1,
+            current=production_timeline(self._catalog, self._size) or 1,
             backups=tuple(self._backups),
             stretches=tuple(self._stretch(run) for run in self._runs),
             holes=tuple(sorted(holes.values(), key=lambda hole: (hole.from_us, hole.first))),
