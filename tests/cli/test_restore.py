@@ -71,6 +71,22 @@ def test_the_place_of_an_earlier_restore_is_refused_before_anything_is_done(
     assert not place.target.exists()
 
 
+def test_a_hook_that_cannot_be_run_is_refused_before_anything_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For instance one in root's own environment, when another user is to own the new cluster."""
+    config = tmp_path / "walarchiver.toml"
+    config.write_text(f'[repository.main]\nurl = "file://{tmp_path}/none"\n[cluster.main]\n')
+    hook = tmp_path / "walarchiver-hook"
+    words = ["--config", str(config), "restore", "--at", "latest", "--into", str(tmp_path / "new")]
+    for mode in (0o755, 0o644):
+        hook.write_text("#!/bin/sh\necho no module named walarchiver >&2\nexit 200\n")
+        hook.chmod(mode)
+        assert main([*words, "--hook", str(hook)]) == 2
+        assert f"cannot run {hook}: " in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_server_that_was_just_being_started_is_stopped_when_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import shlex
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from walarchiver.cli.main import Subparsers
 
 PROGRESS_INTERVAL_S = 2.0
+HOOK_TIMEOUT_S = 30
 
 
 def register(subparsers: Subparsers) -> None:
@@ -84,6 +86,7 @@ def run(context: Context, args: argparse.Namespace) -> int:
     owner = _owner(args.owner)
     tablespaces = _tablespaces(args.tablespace)
     hook = hook_path(args.hook)
+    _check_hook(hook, owner)
     found = answer(context, host, args)
     refusal = refusal_of(found)
     if refusal is not None:
@@ -139,6 +142,38 @@ def _owner(name: str | None) -> RunAs | None:
             raise UsageError("only root can give files to another user", hint="Leave --owner out.")
         return None
     return RunAs.named(name or "postgres")
+
+
+def _check_hook(hook: Path, owner: RunAs | None) -> None:
+    """Whether the new cluster's owner can run the hook, asked before anything is downloaded.
+
+    One in a folder that is closed to him would stop recovery at its first file. Raises UsageError.
+    """
+    user = None if owner is None else owner.uid
+    group = None if owner is None else owner.gid
+    try:
+        done = subprocess.run(
+            [hook, "fetch"],
+            user=user,
+            group=group,
+            extra_groups=None if owner is None else [],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=HOOK_TIMEOUT_S,
+            check=False,
+        )
+        said = done.stderr.decode("utf-8", "replace").strip()
+    except subprocess.TimeoutExpired:
+        said = f"it does not end within {HOOK_TIMEOUT_S} s"
+    except OSError as error:
+        said = error.strerror or str(error)
+    if "usage: walarchiver-hook" not in said:
+        who = "this user" if owner is None else f"user {owner.uid}, who gets the new cluster,"
+        raise UsageError(
+            f"{who} cannot run {hook}: {said.splitlines()[-1] if said else 'it says nothing'}",
+            hint="Name one that the owner of the new cluster can read and run with --hook PATH.",
+        )
 
 
 def _tablespaces(given: list[str]) -> dict[int, Path]:
