@@ -15,6 +15,7 @@ from walarchiver.core.coverage import (
     first_after,
     gap_names,
     gaps,
+    lacking,
     segment_on_path,
 )
 from walarchiver.core.history import Fork, TimelineHistory
@@ -29,10 +30,10 @@ sets = st.lists(segments, max_size=60)
 
 @st.composite
 def paths(draw: st.DrawFn) -> TimelineHistory:
-    """Timelines ascend, forks never go back; often at a segment's very start or in one segment."""
+    """Timelines ascend, switch points need not; often at a segment's very start or in one segment."""
     timelines = sorted(draw(st.sets(st.integers(1, 4), min_size=1)))
     offsets = st.sampled_from([0, 0x28, MIB // 2, MIB - 8])
-    switches = sorted(draw(st.integers(0, 30)) * MIB + draw(offsets) for _ in timelines[1:])
+    switches = [draw(st.integers(0, 30)) * MIB + draw(offsets) for _ in timelines[1:]]
     forks = [Fork(parent, Lsn(switch)) for parent, switch in zip(timelines, switches, strict=False)]
     return TimelineHistory(timelines[-1], tuple(forks))
 
@@ -50,6 +51,16 @@ def test_runs_hold_exactly_the_segments_that_were_added(present: list[Segment]) 
     held = {Segment(run.timeline, n) for run in runs for n in range(run.first, run.last + 1)}
     assert held == set(present)
     assert all(contains(runs, segment) == (segment in held) for segment in present)
+
+
+@given(sets, st.integers(1, 4), st.integers(0, 30), st.integers(-1, 30))
+def test_what_is_lacking_is_what_was_not_added(
+    present: list[Segment], timeline: int, first: int, last: int
+) -> None:
+    found = lacking(runs_of(present), Run(timeline, first, last))
+    wanted = {Segment(timeline, number) for number in range(first, last + 1)} - set(present)
+    assert {Segment(run.timeline, n) for run in found for n in range(run.first, run.last + 1)} == wanted
+    assert all(run.first <= run.last for run in found)
 
 
 @given(sets)
