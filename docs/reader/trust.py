@@ -55,7 +55,7 @@ def shaped(value, form):  # the value, when it has just the members, types and s
     else:
         need(isinstance(value, str) and re.fullmatch(TEXTS[form], value, re.DOTALL), f"{value!r} is not {form}")
         need(form != "system" or int(value) < 2**64, "system identifier too large")
-        form == "time" and datetime.fromisoformat(value[:-1])
+        form == "time" and datetime.strptime(value, "%Y-%m-%dT%H:%M:%S.%f%z")
     return value
 
 def signed(kind, raw):  # the JSON in signed text, and a function that checks its signature by a public key
