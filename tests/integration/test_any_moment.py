@@ -12,10 +12,11 @@ import psycopg
 import pytest
 
 from tests.integration.oracle import SETTINGS, Oracle, State, pgbench_balances, read_state
-from tests.integration.scene import Json, Scene, Scenes, end, instant
+from tests.integration.scene import Json, Scene, Scenes, end, instant, until
 from walarchiver.core.moment import CommitTime, format_rfc3339
 
 RANDOM_MOMENTS = 5
+COMMITS_BEHIND_THE_BACKUP = 900
 SEED = 20260
 SECOND_US = 1_000_000
 
@@ -52,16 +53,22 @@ def history(scenes: Scenes, major: int) -> History:
     Oracle.make_tables(dsn)
     scene.cluster.program("pgbench", "-i", "-q", "-I", "dtGp", "-s", "1", "-d", dsn)
     oracle = Oracle(dsn, seed=SEED + major)
-    bench = threading.Thread(
-        target=scene.cluster.program,
-        args=("pgbench", "-n", "-c", "2", "-T", "4", "--random-seed=1", "-R", "200", dsn),
-    )
+    halt = threading.Event()
+
+    def bench() -> None:
+        while not halt.is_set():
+            scene.cluster.program("pgbench", "-n", "-c", "2", "-T", "1", "-R", "200", dsn)
+
+    load = threading.Thread(target=bench)
     oracle.start()
-    bench.start()
+    load.start()
     try:
         scene.json("backup")
+        enough = len(oracle.done) + COMMITS_BEHIND_THE_BACKUP
+        until(lambda: len(oracle.done) >= enough, "work behind the backup")
     finally:
-        bench.join()
+        halt.set()
+        load.join()
         oracle.stop()
     return History(scene, oracle, scene.reader())
 
@@ -75,9 +82,12 @@ def test_restores_to_chosen_moments_are_exact_row_by_row(history: History, major
     assert len(oracle.done) > 100
     assert oracle.undone > 5
 
-    for moment in chosen_moments(history, random.Random(SEED * major)):
+    (backup,) = scene.json("backups")["backups"]
+    restorable = {xid: time for xid, time in oracle.times.items() if time > instant(backup["stop_time"])}
+    chance = random.Random(SEED * major)
+    for moment in chosen_moments(sorted(restorable.values()), chance):
         check_moment(history, moment)
-    check_transaction(history, sorted(oracle.times, key=oracle.times.__getitem__)[len(oracle.times) // 2])
+    check_transaction(history, chance.choice(sorted(restorable)))
     everything = oracle.state(oracle.times)
     found, _ = history.restore("name:after_work")
     assert found == everything
@@ -86,13 +96,12 @@ def test_restores_to_chosen_moments_are_exact_row_by_row(history: History, major
     assert set(found.notes.values()) - set(everything.notes.values()) == {"after the restore point"}
 
 
-def chosen_moments(history: History, chance: random.Random) -> list[CommitTime]:
+def chosen_moments(commits: list[CommitTime], chance: random.Random) -> list[CommitTime]:
     """Random microseconds, a random whole second, and one commit's own moment."""
-    (backup,) = history.scene.json("backups")["backups"]
-    first, last = instant(backup["stop_time"]), max(history.oracle.times.values())
+    first, last = commits[0], commits[-1]
     moments = [CommitTime(chance.randint(first, last)) for _ in range(RANDOM_MOMENTS - 2)]
     moments.append(CommitTime(chance.randint(first // SECOND_US + 1, last // SECOND_US) * SECOND_US))
-    return [*moments, chance.choice([time for time in history.oracle.times.values() if time > first])]
+    return [*moments, chance.choice(commits)]
 
 
 def check_moment(history: History, moment: CommitTime) -> None:
