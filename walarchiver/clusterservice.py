@@ -185,10 +185,12 @@ class ClusterService:
         for lane in self._lanes:
             if not at_once and not lane.samples.due(now_s):
                 continue
-            record = covered_sample(lane.samples, lane.archiver)
-            if record is None:
-                continue
             try:
+                record = await asyncio.get_running_loop().run_in_executor(
+                    self._executor, covered_sample, lane.samples, lane.archiver
+                )
+                if record is None:
+                    continue
                 await lane.queue.submit(fact("horizon", record))
             except WalarchiverError as error:
                 log.warning("horizon not recorded", cluster=self.name, reason=error.message)

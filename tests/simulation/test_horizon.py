@@ -18,7 +18,14 @@ from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.segment import parse_wal_file
 from walarchiver.core.walpage import settled_lsn
-from walarchiver.errors import ConfigError, NotAWalFile, StoreDenied, StoreUnavailable, WalarchiverError
+from walarchiver.errors import (
+    CatalogUnavailable,
+    ConfigError,
+    NotAWalFile,
+    StoreDenied,
+    StoreUnavailable,
+    WalarchiverError,
+)
 from walarchiver.horizon import HorizonSamples, Sample
 from walarchiver.settings import ClusterSettings
 
@@ -208,6 +215,27 @@ def test_a_sample_that_cannot_be_recorded_stops_nothing_and_is_tried_again(
         scene.samples.add(sample(1, 0x200028))
         scene.world.store.fail(Fault("put_new", f"v1/c/{SYSTEM}/ledger/", error=lambda: error("no")))
         await service.prove_idle(at_once=True)
+        assert scene.horizons() == []
+        await service.prove_idle(at_once=True)
+        assert scene.horizons() == [1]
+
+    scene.run(during)
+
+
+def test_a_catalog_that_cannot_be_read_stops_no_sampling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Service(tmp_path)
+
+    def unreadable() -> list[int]:
+        raise CatalogUnavailable("disk I/O error")
+
+    async def during(service: ClusterService, archiver: Archiver) -> None:
+        await archiver.archive(name_of(1), wal_file(tmp_path, name_of(1)))
+        scene.samples.add(sample(1, 0x200028))
+        with monkeypatch.context() as patch:
+            patch.setattr(archiver.catalog, "timelines", unreadable)
+            await service.prove_idle(at_once=True)
         assert scene.horizons() == []
         await service.prove_idle(at_once=True)
         assert scene.horizons() == [1]
