@@ -39,8 +39,8 @@ def job(context: Context, place: Workplace) -> restore._Job:
     return cast(restore._Job, played)
 
 
-def test_the_commands_to_go_on_with_survive_a_shell(tmp_path: Path) -> None:
-    place = Workplace.beside(tmp_path / 'it\'s 100% "new"')
+def test_the_commands_to_go_on_with_survive_a_shell() -> None:
+    place = Workplace.beside(Path('/nowhere/it\'s 100% "new"'))
     out = io.StringIO()
     context = replace(
         Context.plain(), config=Path("/etc/my config.toml"), stdout=out, stderr=io.StringIO(), quiet=True

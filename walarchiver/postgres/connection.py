@@ -3,6 +3,8 @@
 Rules:
 - Every connection has a connect timeout and TCP keepalives unless the dsn names its own.
 - Statements that only ask have a statement timeout, so a stuck server cannot hold a thread.
+- The client's encoding is UTF-8, whatever the database's, the dsn's or the environment's is: for a
+  database in SQL_ASCII psycopg would otherwise hand out bytes instead of text.
 - psycopg's exceptions do not leave this layer: they become DatabaseUnavailable.
 """
 
@@ -33,7 +35,7 @@ def conninfo(dsn: str, *, dbname: str | None = None, replication: bool = False) 
     """`dsn` with our defaults below it and these choices above it. Raises ConfigError."""
     try:
         given = conninfo_to_dict(dsn)
-        chosen: dict[str, str | int | None] = {**_DEFAULTS, **given}
+        chosen: dict[str, str | int | None] = {**_DEFAULTS, **given, "client_encoding": "UTF8"}
         if dbname is not None:
             chosen["dbname"] = dbname
         if replication:
