@@ -37,7 +37,8 @@ quietly() {
 
 dockerfiles() {
     if has hadolint; then
-        quietly "dockerfiles: hadolint" hadolint Dockerfile deploy/compose/postgres.Dockerfile
+        quietly "dockerfiles: hadolint" hadolint \
+            Dockerfile deploy/compose/postgres.Dockerfile tests/containers/systemd.Dockerfile
     else
         skip "dockerfiles: hadolint is not installed"
     fi

@@ -29,6 +29,19 @@ done
     repository /custody/s3.toml
     echo '[cluster.main]'
 } >/tmp/first.toml
+# A bucket is the operator's to make: a missing one is more likely a misspelt one. Here we are the operator.
+python - <<'PYTHON'
+from pathlib import Path
+
+from walarchiver.clock import SystemClock
+from walarchiver.storage import S3Options
+from walarchiver.storage.bucket import create_bucket
+from walarchiver.storage.credentials import CredentialsFile
+
+keys = CredentialsFile(Path("/custody/s3.toml"))
+options = S3Options(endpoint="http://s3:8333", allow_http=True, credentials=keys)
+create_bucket("backups", options, SystemClock(), versioned=True)
+PYTHON
 walarchiver --config /tmp/first.toml keys init --out /custody/keys --custodian first --custodian second
 
 cp /custody/keys/writer.key "$config/writer.key"

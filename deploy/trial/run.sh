@@ -2,7 +2,9 @@
 # Runs the container tests where no image can be pulled: on a private Docker engine, with stand-ins for the
 # upstream images, and leaves nothing behind.
 #
-#     deploy/trial/run.sh [FOLDER]        as root; FOLDER keeps the base file system for the next time
+#     deploy/trial/run.sh [FOLDER [COMMAND...]]       as root; default: /var/tmp/..., deploy/check.sh
+#
+# FOLDER keeps the base file system for the next time. COMMAND finds the engine through DOCKER_HOST.
 #
 # Needs dockerd, iptables, mmdebstrap (Debian: docker.io iptables mmdebstrap), a Python 3.13 prefix
 # (TRIAL_PYTHON, default: that of python3.13 on PATH) and docker-compose. What it proves is the logic of our
@@ -12,6 +14,8 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 source=$(cd "$here/../.." && pwd)
 folder=${1:-/var/tmp/walarchiver-trial}
+[ $# -eq 0 ] || shift
+[ $# -gt 0 ] || set -- "$source/deploy/check.sh"
 subnet=${TRIAL_BRIDGE:-172.31.78.1/24}
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
@@ -59,8 +63,9 @@ trap 'exit 130' INT TERM
 if [ ! -s "$folder/base.tar" ]; then
     say "making a base file system (a minute)"
     mmdebstrap --quiet --format=tar --variant=minbase --include=busybox,ca-certificates,tzdata \
-        --include=libbz2-1.0,libffi8,libicu72,liblz4-1,liblzma5,libreadline8,libsqlite3-0,libssl3 \
-        --include=libuuid1,libxml2,libzstd1,zlib1g bookworm "$folder/base.tar.new"
+        --include=libbz2-1.0,libffi8,libgssapi-krb5-2,libicu72,libldap-2.5-0,liblz4-1,liblzma5 \
+        --include=libreadline8,libsqlite3-0,libssl3,libuuid1,libxml2,libxslt1.1,libzstd1,zlib1g \
+        bookworm "$folder/base.tar.new"
     mv "$folder/base.tar.new" "$folder/base.tar"
 fi
 
@@ -109,7 +114,7 @@ RUN groupadd --gid 999 postgres && useradd --uid 999 --gid 999 --home-dir /var/l
     && install --directory --owner 999 --group 999 --mode 1777 /var/lib/postgresql
 COPY pgsql/ /usr/lib/postgresql/18/
 COPY postgres-entrypoint.sh /entrypoint.sh
-ENV PATH=/usr/lib/postgresql/18/bin:$PATH PGDATA=/var/lib/postgresql/18/docker
+ENV PATH=/usr/lib/postgresql/18/bin:$PATH PGDATA=/var/lib/postgresql/18/docker PGHOST=/var/run/postgresql
 STOPSIGNAL SIGINT
 ENTRYPOINT ["/bin/sh", "/entrypoint.sh"]
 CMD ["postgres"]
@@ -129,5 +134,5 @@ say "running"
 export TESTCONTAINERS_RYUK_DISABLED=true TESTCONTAINERS_CONNECTION_MODE=docker_host
 export WALARCHIVER_BUILD_NETWORK=host
 status=0
-"$source/deploy/check.sh" || status=$?
+"$@" || status=$?
 exit "$status"

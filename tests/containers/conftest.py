@@ -25,6 +25,7 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.containers)
+            item.add_marker(pytest.mark.timeout(BUILD_TIMEOUT_S + TIMEOUT_S))
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class Engine:
         assert done.returncode == 0, f"docker {' '.join(words)}: {done.stderr[-3000:]}"
         return done.stdout.strip()
 
-    def build(self, tag: str, *more: str) -> str:
+    def build(self, tag: str, *more: str, context: Path = SOURCE) -> str:
         network = os.environ.get("WALARCHIVER_BUILD_NETWORK")
         words = ["--network", network] if network else []
-        self.run("build", "--tag", tag, *words, *more, str(SOURCE), timeout_s=BUILD_TIMEOUT_S)
+        self.run("build", "--tag", tag, *words, *more, str(context), timeout_s=BUILD_TIMEOUT_S)
         return tag
 
 

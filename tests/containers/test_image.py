@@ -79,9 +79,10 @@ def test_the_health_check_finds_a_living_server_and_a_stopped_one_ends_in_time(
     config.write_text('[repository.main]\nurl = "file:///var/lib/walarchiver/r"\n[cluster.main]\n')
     config.chmod(0o644)
     tmp_path.chmod(0o755)
-    engine.run("create", "--name", name, *CONTAINED, "--health-interval", "1s", image)
-    engine.run("cp", str(config), f"{name}:/etc/walarchiver/walarchiver.toml")
-    engine.run("start", name)
+    mount = f"{config}:/etc/walarchiver/walarchiver.toml:ro"
+    engine.run(
+        "run", "--detach", "--name", name, *CONTAINED, "--volume", mount, "--health-interval", "1s", image
+    )
 
     def state() -> dict[str, object]:
         found = json.loads(engine.run("inspect", "--format", "{{json .State}}", name))

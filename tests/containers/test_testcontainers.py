@@ -20,9 +20,13 @@ from testcontainers.core.network import Network
 from tests.containers.conftest import Engine
 from tests.integration.scene import end, until
 from tests.kit.postgres import open_folder
+from walarchiver.clock import SystemClock
 from walarchiver.demo.stage import Stage, read_root
 from walarchiver.embedded.binaries import postgres_bin
-from walarchiver.errors import RestoreFailed
+from walarchiver.errors import StoreDenied, StoreUnavailable
+from walarchiver.storage import S3Options
+from walarchiver.storage.bucket import create_bucket
+from walarchiver.storage.credentials import CredentialsFile
 
 MAJOR = 18
 DATA_DIRECTORY = "/var/lib/postgresql/18/docker"
@@ -38,9 +42,10 @@ class Play:
 
     stage: Stage
     postgres: PostgresContainer
+    daemon: DockerContainer
 
     def psql(self, sql: str) -> str:
-        command = ["psql", "-U", "test", "-d", "test", "-XAtc", sql]
+        command = ["psql", "-U", "postgres", "-d", "test", "-XAtc", sql]
         done = self.postgres.exec(command)
         assert done.exit_code == 0, done.output
         return str(done.output.decode()).strip()
@@ -49,7 +54,11 @@ class Play:
         self.psql("SELECT pg_logical_emit_message(true, 'test', 'x')")
         name = self.psql("SELECT pg_walfile_name(pg_switch_wal() - 1)")
         last = "SELECT coalesce(last_archived_wal, '') FROM pg_stat_archiver"
-        until(lambda: self.psql(last)[:24] >= name, f"{name} archived", patience_s=90)
+        try:
+            until(lambda: self.psql(last)[:24] >= name, f"{name} archived", patience_s=90)
+        except AssertionError:
+            logs = [part for one in (self.postgres, self.daemon) for part in one.get_logs()]
+            pytest.fail(f"{name} was not archived\n" + b"\n".join(logs).decode()[-8000:])
 
 
 @pytest.fixture
@@ -95,7 +104,7 @@ def play(
             credentials_file=folder / "s3.toml",
         )
         postgres = (
-            PostgresContainer(postgres_image, driver=None)
+            PostgresContainer(postgres_image, username="postgres", dbname="test", driver=None)
             .with_env("PGDATA", DATA_DIRECTORY)
             .with_volume_mapping(volumes["data"], "/var/lib/postgresql", "rw")
             .with_volume_mapping(volumes["pgrun"], "/var/run/postgresql", "rw")
@@ -119,22 +128,25 @@ def play(
             .with_network(network)
         )
         started.enter_context(daemon)
-        yield Play(stage, postgres)
+        ask = ["python", "-I", "-S", "/opt/walarchiver/health.py", "/readyz"]
+        until(lambda: daemon.exec(ask).exit_code == 0, "a daemon that can archive", patience_s=60)
+        yield Play(stage, postgres, daemon)
 
 
 def make_repository(stage: Stage) -> None:
-    """With `keys init`, once the store answers."""
-    stage.folder.mkdir(parents=True)
+    """Bucket and repository, once the store answers."""
+    assert stage.credentials_file is not None
+    options = S3Options(endpoint=stage.endpoint, credentials=CredentialsFile(stage.credentials_file))
 
     def made() -> bool:
         try:
-            stage.make_repository()
-        except RestoreFailed:  # the store is still starting
-            subprocess.run(["rm", "-rf", str(stage.keys)], check=True)
+            create_bucket("backups", options, SystemClock(), versioned=True)
+        except (StoreUnavailable, StoreDenied):  # the store is still starting
             return False
         return True
 
-    until(made, "a repository in the store", patience_s=90)
+    until(made, "a bucket in the store", patience_s=90)
+    stage.make_repository()
 
 
 def write_daemon_config(stage: Stage, folder: Path) -> None:
@@ -146,17 +158,17 @@ def write_daemon_config(stage: Stage, folder: Path) -> None:
         f'[repository.main]\nurl = "{stage.url}"\nendpoint = "http://s3:8333"\nallow_http = true\n'
         'region = "us-east-1"\ncredentials_file = "/etc/walarchiver/s3.toml"\n'
         f'root = "{read_root(stage.keys)}"\nsigning_key = "/etc/walarchiver/writer.key"\n'
-        '[cluster.main]\ndsn = "host=/var/run/postgresql user=test dbname=test"\n'
+        '[cluster.main]\ndsn = "host=/var/run/postgresql user=postgres dbname=test"\n'
         f'data_directory = "{DATA_DIRECTORY}"\n'
     )
 
 
-def test_what_containers_archived_is_restored_on_an_ordinary_machine(engine: Engine, play: Play) -> None:
+def test_what_containers_archived_is_restored_on_an_ordinary_machine(play: Play) -> None:
     play.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")
     play.archive_now()
     stage = play.stage
-    daemon = engine.run("ps", "--latest", "--quiet")
-    engine.run("exec", daemon, "walarchiver", "backup")
+    taken = play.daemon.exec(["walarchiver", "backup"])
+    assert taken.exit_code == 0, taken.output
     play.psql("INSERT INTO t SELECT generate_series(1001, 2000)")
     play.psql("SELECT pg_create_restore_point('good')")
     play.psql("DELETE FROM t")
@@ -178,7 +190,7 @@ def test_what_containers_archived_is_restored_on_an_ordinary_machine(engine: Eng
     words += ["--owner", "nobody"] if os.geteuid() == 0 else []
     told = json.loads(stage.run(*words, config=config).stdout)
     try:
-        with psycopg.connect(told["dsn"], user="test", dbname="test") as sql:
+        with psycopg.connect(told["dsn"], dbname="test") as sql:
             assert sql.execute("SELECT count(*), max(n) FROM t").fetchone() == (2000, 2000)
     finally:
         end(told["pid"], stage.folder / "restored")
