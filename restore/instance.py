@@ -12,7 +12,6 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -159,7 +158,8 @@ class Instance:
         """Wait until recovery has ended one way or the other.
 
         `progress` is told how far replay is, when the server lets us in (hot_standby = on).
-        Raises DeadlineExceeded; the server goes on then.
+        Raises DeadlineExceeded; the server goes on then. Raises RestoreFailed when the cluster has no
+        role `user`.
         """
         deadline = clock.monotonic_s() + timeout_s
         while clock.monotonic_s() < deadline:
@@ -167,8 +167,15 @@ class Instance:
             if state is ServerState.STOPPED:
                 return self._reached(Outcome.STOPPED)
             if state in (ServerState.READY, ServerState.STANDBY):
-                with contextlib.suppress(DatabaseUnavailable):  # just ending, or full: ask again
+                try:
                     self._last_state = recovery_state(self.dsn(user=user))
+                except DatabaseUnavailable as refusal:  # just ending, or full: ask again
+                    if f'role "{user}" does not exist' in refusal.message:
+                        raise RestoreFailed(
+                            f"the restored cluster has no role {user!r} to watch its recovery with",
+                            hint="Name one that was there at that moment with --user.",
+                        ) from refusal
+                else:
                     progress(self._last_state)
                     if not self._last_state.in_recovery:
                         return self._reached(Outcome.PROMOTED)

@@ -57,6 +57,9 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--bin-dir", type=Path, metavar="DIR", help="PostgreSQL's programs, of the right major"
     )
+    parser.add_argument(
+        "--user", default="postgres", metavar="ROLE", help="with --start: a role to watch recovery with"
+    )
     parser.add_argument("--hook", metavar="PATH", help="the hook's launcher (default: beside this program)")
     parser.add_argument(
         "--timeout", type=int, default=86400, metavar="SECONDS", help="with --start: give up watching after"
@@ -217,7 +220,11 @@ async def _run_to_target(job: _Job, placed_s: float) -> int:
         try:
             await asyncio.shield(starting)
             reached = await asyncio.to_thread(
-                instance.watch, job.host.clock, timeout_s=job.args.timeout, progress=replaying
+                instance.watch,
+                job.host.clock,
+                timeout_s=job.args.timeout,
+                user=job.args.user,
+                progress=replaying,
             )
             judge(job.plan, reached, instance)
         except BaseException:
@@ -235,7 +242,7 @@ async def _run_to_target(job: _Job, placed_s: float) -> int:
         f"{'after' if stop.inclusive else 'before'} {format_lsn(stop.lsn)}, promoted to timeline {timeline}",
         f"asked: {job.found.understood.text}",
         f"took {total_s:.1f} s ({placed_s:.1f} s for the files, {fetched} WAL files fetched)",
-        f'look: psql "{instance.dsn()}"',
+        f'look: psql "{instance.dsn(user=job.args.user)}"',
         f"stop: {shlex.join((str(bin_dir / 'pg_ctl'), '-D', str(job.place.target), 'stop'))}",
         *_outside(job),
         "archiving is off on this copy; accept it by removing the last `archive_mode = off` from "
@@ -246,7 +253,7 @@ async def _run_to_target(job: _Job, placed_s: float) -> int:
         {
             "plan": job.plan.id,
             "data_directory": str(job.place.target),
-            "dsn": instance.dsn(),
+            "dsn": instance.dsn(user=job.args.user),
             "pid": instance.pid,
             "timeline": timeline,
             "stop_lsn": format_lsn(stop.lsn),
