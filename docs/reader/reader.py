@@ -22,6 +22,14 @@ NAMES = {"tar": "{}.tar", "manifest": "backup_manifest", "index": "index", "conf
 def records(entries, *kinds):
     return [record for entry in entries for record in entry["records"] if record["kind"] in kinds]
 
+def in_force(entries, name):  # section 5, supersede: the record that stands for a file
+    files, standing = {}, None
+    for r in records(entries, "wal", "history", "label", "supersede"):
+        if r["name"] != name: continue
+        if r["kind"] != "supersede": standing = standing or r; files.setdefault(r["digest"], r)
+        elif standing and standing["digest"] == r["old"]: standing = files.get(r["new"], standing)
+    return standing
+
 class Repository:
     def __init__(self, folder, key):
         path, _, root = key.rpartition(":wa-root1")
@@ -46,15 +54,17 @@ class Repository:
         stored = (self.folder / key).read_bytes()
         need((len(stored), sha(stored)) == (thing["stored_len"], thing["stored_sha256"]), f"{key} is damaged")
         def key_of(epoch):
-            recorded = [r["sha256"] for r in records(entries, "epoch") if r["epoch"] == epoch][:1]
+            recorded = {}  # the first record of each revision
+            for r in records(entries, "epoch"):
+                if r["epoch"] == epoch: recorded.setdefault(r.get("rev", 0), r["sha256"])
             files = (self.folder / f"v1/c/{system}/keys").glob(f"{epoch}.[0-9][0-9][0-9][0-9].json")
             place = {"epoch": epoch, "repo": self.repo, "system": system}
             revisions = {int(file.name[17:21]): file.read_bytes() for file in files}
-            return epoch_key(revisions, place, *recorded or [None], self.rings, self.type, self.secret)
+            return epoch_key(revisions, place, recorded, self.rings, self.type, self.secret)
         return unsealed(stored, {"repo": self.repo, "system": system, **want}, key_of)
 
     def save(self, out, name, entries, system):  # writes a file, or all streams of a backup; their paths
-        for r in [r for r in records(entries, "wal", "history", "label") if r["name"] == name][:1]:
+        for r in [r for r in [in_force(entries, name)] if r]:
             want = {"kind": r["kind"], "name": name, "tli": int(name[:8], 16), "parts": len(r["objects"])}
             pieces = (self.opened(entries, system, o, part=n, **want) for n, o in enumerate(r["objects"]))
             return [written(out / system / name, pieces, r["len"], r["digest"])]

@@ -51,7 +51,8 @@ def epoch_key(revisions, place, recorded, rings, kind, secret):  # section 4: th
             public = [h["admin" if rev else "writer"] for h in held if ("admin" if rev else "writer") in h]
             need(public, "key object by somebody whose role it is not")
             by(public[0])
-            need(rev or (wrap["by"] == wrap["writer"] and sha(raw) == recorded), "not the one in the ledger")
+            need(rev or wrap["by"] == wrap["writer"], "revision 0 by another than its writer")
+            need(sha(raw) == recorded.get(rev), "not the one in the ledger")
         except ValueError as error: problem = error; continue
         me = recipient(kind, secret)
         info = spelled({**place, "recipient": me, "writer": wrap["writer"]})

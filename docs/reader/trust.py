@@ -112,6 +112,9 @@ def judged(raw, state, rings):  # section 5, points 1 to 6: the entry; whatever 
     by(next(iter(held.values())))
     ruled, mine = " ".join(MAY.values()).split(), " ".join(MAY[role] for role in held).split()
     need(all(r["kind"] in mine or r["kind"] not in ruled for r in records), "role of the signer")
+    revisions = [r["rev"] for r in records if r["kind"] == "epoch" and "rev" in r]
+    need(not revisions or "admin" in held, "a revision of an epoch key, recorded by no admin")
+    need(all(0 < rev < 10000 for rev in revisions), "number of a revision")
     need(state["keyring"] or records[0]["kind"] == "cluster", "the chain does not begin with cluster")
     need(all(r["kind"] != "cluster" or r["system"] == entry["system"] for r in records), "another cluster")
     return entry

@@ -75,6 +75,14 @@ def test_the_loser_of_a_race_goes_on_behind_the_winner(chain: Chain) -> None:
     assert isinstance(chain.put(chain.build(horizon(2), boot="1" * 16)), Accepted)
 
 
+def superseded(old: str, new: str, name: str = "0" * 24) -> r.SupersedeRecord:
+    return r.SupersedeRecord(name, old, new, "the disk of the first host was failing")
+
+
+def revision(rev: int | None) -> r.EpochRecord:
+    return r.EpochRecord("e" * 16, "5" * 64, rev)
+
+
 VOIDS = {
     "empty": lambda chain: b"",
     "noise": lambda chain: b"\x00\xff" * 500,
@@ -82,6 +90,10 @@ VOIDS = {
     "wrong signer": lambda chain: chain.build(gap(), signer=STRANGER),
     "signer of another keyring": lambda chain: chain.build(gap(), signer=OTHER_WRITER),
     "role": lambda chain: chain.build(gap(), signer=ADMIN),
+    "superseded by a writer": lambda chain: chain.build(superseded("2" * 64, "4" * 64)),
+    "a revision recorded by a writer": lambda chain: chain.build(revision(1)),
+    "revision 0 spelled out": lambda chain: chain.build(revision(0), signer=ADMIN),
+    "a revision too high": lambda chain: chain.build(revision(10000), signer=ADMIN),
     "no such keyring": lambda chain: chain.build(r.KeyringRecord(3, "a" * 64)),
     "keyring of another hash": lambda chain: chain.build(r.KeyringRecord(1, "a" * 64)),
     "keyring rises without its record": lambda chain: signed(chain, keyring=2, signer=OTHER_WRITER),
@@ -296,7 +308,14 @@ EXAMPLES: dict[str, r.Record] = {
     "cluster": CLUSTER,
     "keyring": RECORD_1,
     "epoch": r.EpochRecord("e" * 16, "3" * 64),
+    "supersede": superseded("2" * 64, "4" * 64),
 }
+
+
+def test_a_revision_of_an_epoch_key_is_an_admins_to_record(chain: Chain) -> None:
+    assert isinstance(chain.put(chain.build(revision(1), signer=ADMIN)), Accepted)
+    assert isinstance(chain.put(chain.build(revision(1), signer=WRITER)), Void)
+    assert isinstance(chain.put(chain.build(revision(None), signer=WRITER)), Accepted)
 
 
 @pytest.mark.parametrize("role", SIGNERS)

@@ -22,7 +22,7 @@ sizes = st.integers(0, 2**53 - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 hashes = st.binary(min_size=32, max_size=32).map(bytes.hex)
 systems = st.integers(1, 2**64 - 1).map(str)
-HASHES = {"digest", "sha256", "stored_sha256", "parts_sha256"}
+HASHES = {"digest", "sha256", "stored_sha256", "parts_sha256", "old", "new"}
 
 
 def of_class(cls: type[Any]) -> st.SearchStrategy[Any]:

@@ -39,6 +39,8 @@ def chain(case, rings):
     verdicts = ["valid" if seq in valid else "void" for seq in range(len(case["entries"]))]
     assert (verdicts, state["prev"]) == (case["verdicts"], case["head"]), f"{verdicts} {alarms}"
     assert len(alarms) == verdicts.count("void")
+    files = {name: reader.in_force(entries, name)["digest"] for name in case["files"]}
+    assert files == case["files"], f"{files} are in force"
 
 
 def keyring(case, _rings):
@@ -49,7 +51,9 @@ def epoch(case, rings):
     raw, identity = bytes.fromhex(case["object"]), case["identity"]
     place = {"epoch": case["epoch"], "repo": rings[1]["repo"], "system": case["system"]}
     secret = bytes.fromhex(identity["secret"])
-    key = seal.epoch_key({case["rev"]: raw}, place, trust.sha(raw), rings, identity["type"], secret)
+    key = seal.epoch_key(
+        {case["rev"]: raw}, place, {case["rev"]: trust.sha(raw)}, rings, identity["type"], secret
+    )
     assert key.hex() == case["key"], "another key"
 
 

@@ -15,13 +15,16 @@ from tests.format import test_canonical, test_chain, test_seal
 from tests.format import world as w
 from tests.vectors import spelled_out
 from walarchiver.errors import KeyringBroken, MalformedObject, ObjectDamaged, ObjectMisplaced, Untrusted
+from walarchiver.format import records as r
 from walarchiver.format.canonical import canonical_json
 from walarchiver.format.chain import Accepted, ChainState, build_entry
+from walarchiver.format.entry import parse_entry
 from walarchiver.format.epoch import EpochKeyObject, Stanza, epoch_check, sign_epoch_object, wrap_info
 from walarchiver.format.header import PREFIX_BYTES
 from walarchiver.format.keyring import parse_keyring
 from walarchiver.format.seal import plain_digest
 from walarchiver.format.signed import SignedKind, Signer
+from walarchiver.format.standing import in_force
 from walarchiver.keys.keyfile import KeyFile, KeyRole
 from walarchiver.keys.masterkey import MasterKey
 from walarchiver.keys.printable import printable_form
@@ -103,6 +106,7 @@ def chains() -> list[Case]:
 
     def add(name: str, chain: w.Chain, verdicts: list[str]) -> None:
         entries = [raw.hex() for raw in chain.raws]
+        files = _files(chain, verdicts)
         cases.append(
             case(
                 name,
@@ -112,13 +116,16 @@ def chains() -> list[Case]:
                 entries=entries,
                 verdicts=verdicts,
                 head=chain.state.prev,
+                files=files,
             )
         )
 
     grown = w.Chain()
     grown.begin()
-    for record in test_chain.EXAMPLES.values():
-        assert isinstance(grown.put(grown.build(record)), Accepted)
+    for kind, record in test_chain.EXAMPLES.items():
+        signer = w.ADMIN if kind == "supersede" else w.WRITER
+        assert isinstance(grown.put(grown.build(record, signer=signer)), Accepted)
+    grown.put(grown.build(test_chain.revision(1), signer=w.ADMIN))
     grown.put(grown.build(w.RECORD_2, signer=w.ADMIN))
     grown.put(grown.build(w.gap(), signer=w.OTHER_WRITER))
     add("every record kind, and a change of keyring", grown, ["valid"] * len(grown.raws))
@@ -128,6 +135,13 @@ def chains() -> list[Case]:
         chain.put(build(chain))
         chain.put(chain.build(w.horizon()))
         add(f"void: {name}", chain, ["valid", "void", "valid"])
+    for name, records in SUPERSEDED.items():
+        chain = w.Chain()
+        chain.begin()
+        for one in records:
+            by = w.ADMIN if isinstance(one, r.SupersedeRecord) else w.WRITER
+            assert isinstance(chain.put(chain.build(one, signer=by)), Accepted)
+        add(f"superseded: {name}", chain, ["valid"] * len(chain.raws))
     hidden = w.Chain()
     hidden.begin()
     before = hidden.state
@@ -136,6 +150,40 @@ def chains() -> list[Case]:
     hidden.put(hidden.build(w.gap()))
     add("void: a void entry is not named", hidden, ["valid", "void", "void", "valid"])
     return cases
+
+
+OLD, NEW, OTHER = (digit * 64 for digit in "24d")
+
+
+def _wal(digest: str) -> r.WalRecord:
+    return r.WalRecord("0" * 24, digest, 1, test_chain.STORED, test_chain.PAGE)
+
+
+SUPERSEDED = {
+    "the first record stands": [_wal(OLD), _wal(NEW)],
+    "another takes its place": [_wal(OLD), _wal(NEW), test_chain.superseded(OLD, NEW)],
+    "and gives it back": [
+        *(_wal(OLD), _wal(NEW), test_chain.superseded(OLD, NEW)),
+        *(_wal(OTHER), test_chain.superseded(NEW, OLD)),
+    ],
+    "not before the other is recorded": [_wal(OLD), test_chain.superseded(OLD, NEW), _wal(NEW)],
+    "not when another is in force": [_wal(OLD), _wal(NEW), _wal(OTHER), test_chain.superseded(NEW, OTHER)],
+    "a history file": [
+        *(r.HistoryRecord("00000002.history", digest, 1, test_chain.STORED, ()) for digest in (OLD, NEW)),
+        test_chain.superseded(OLD, NEW, "00000002.history"),
+    ],
+}
+
+
+def _files(chain: w.Chain, verdicts: list[str]) -> dict[str, str]:
+    """The digest in force of every file name."""
+    valid = [raw for raw, verdict in zip(chain.raws, verdicts, strict=True) if verdict == "valid"]
+    kinds = r.WalRecord | r.HistoryRecord | r.LabelRecord | r.SupersedeRecord
+    known = [one for raw in valid for one in parse_entry(raw).records if isinstance(one, kinds)]
+    standing = {
+        name: in_force([one for one in known if one.name == name]) for name in {one.name for one in known}
+    }
+    return {name: record.digest for name, record in standing.items() if record is not None}
 
 
 def _silent_about_void(before: ChainState) -> bytes:

@@ -17,7 +17,9 @@ from walarchiver.format.codec import KNOWN_KINDS
 from walarchiver.format.epoch import verify_epoch_object
 from walarchiver.format.header import Expected
 from walarchiver.format.keyring import Keyring, verify_keyrings
+from walarchiver.format.records import SupersedeRecord
 from walarchiver.format.seal import open_sealed, plain_digest, seal
+from walarchiver.format.standing import FileRecord, in_force
 from walarchiver.keys.epochs import open_epoch
 from walarchiver.keys.keyfile import parse_key_file
 from walarchiver.keys.masterkey import MasterKey
@@ -82,12 +84,17 @@ def test_sealed(case: Case) -> None:
 def test_chain(case: Case) -> None:
     rings = trusted("chain")
     state, verdicts = ChainState(case["repo"], case["system"]), []
+    known: list[FileRecord | SupersedeRecord] = []
     for seq, entry in enumerate(case["entries"]):
         judged = accept(state, seq, bytes.fromhex(entry), rings)
         verdicts.append("valid" if isinstance(judged, Accepted) else "void")
+        if isinstance(judged, Accepted):
+            known += [one for one in judged.entry.records if isinstance(one, FileRecord | SupersedeRecord)]
         state = judged.state
     assert verdicts == case["verdicts"]
     assert state.prev == case["head"]
+    files = {name: in_force([one for one in known if one.name == name]) for name in case["files"]}
+    assert {name: one and one.digest for name, one in files.items()} == case["files"]
 
 
 @every("keyring")

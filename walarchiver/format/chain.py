@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 
 from walarchiver.errors import BadSignature, LedgerBroken, Untrusted
 from walarchiver.format.entry import NO_ENTRY, Entry, VoidMark, encode_and_sign, split_entry
-from walarchiver.format.keyring import Keyring, Role
-from walarchiver.format.records import ClusterRecord, KeyringRecord, Record
+from walarchiver.format.keyring import Keyring, KeyringMember, Role
+from walarchiver.format.records import ClusterRecord, EpochRecord, KeyringRecord, Record
 from walarchiver.format.signed import SignedText, Signer
 
 MAY_SIGN: Mapping[Role, frozenset[str]] = {
@@ -37,6 +37,7 @@ MAY_SIGN: Mapping[Role, frozenset[str]] = {
 """Record kinds by role; a kind that is in no row may be signed by every signer."""
 
 _RULED = frozenset().union(*MAY_SIGN.values())
+_REVISION_MAX = 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,15 @@ def _check_signer(entry: Entry, text: SignedText, keyring: Keyring) -> None:
         if record.kind in _RULED and record.kind not in allowed:
             roles = ", ".join(member.role.value for member in members)
             raise _NotValid(f"signer {entry.writer} ({roles}) may not sign {record.kind!r}")
+        if isinstance(record, EpochRecord) and not _may_record(record, members):
+            raise _NotValid(f"signer {entry.writer} may not record revision {record.rev} of an epoch key")
+
+
+def _may_record(record: EpochRecord, members: Sequence[KeyringMember]) -> bool:
+    """Whether a revision is spelled as it must be, and recorded by an admin when it is a later one."""
+    if record.rev is None:
+        return True
+    return 1 <= record.rev <= _REVISION_MAX and any(member.role is Role.ADMIN for member in members)
 
 
 def _check_cluster(state: ChainState, entry: Entry) -> None:

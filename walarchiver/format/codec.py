@@ -25,7 +25,7 @@ from walarchiver.format.canonical import INTEGER_MAX, JsonValue, canonical_json,
 from walarchiver.format.records import BackupPart, Record, UnknownRecord
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_HASHES = frozenset({"digest", "sha256", "stored_sha256", "parts_sha256"})
+_HASHES = frozenset({"digest", "sha256", "stored_sha256", "parts_sha256", "old", "new"})
 
 _KINDS: dict[str, type[Record]] = {
     cls.kind: cls for cls in get_args(records.Record) if cls is not UnknownRecord

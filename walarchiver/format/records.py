@@ -48,11 +48,13 @@ class KeyringRecord:
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """Epoch key object revision 0 is durable with this SHA-256."""
+    """A revision of an epoch key object is durable with this SHA-256."""
 
     kind: ClassVar[str] = "epoch"
     epoch: str
     sha256: str
+    rev: int | None = None
+    """None is revision 0; rotations record 1 to 9999."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +246,17 @@ class GapRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SupersedeRecord:
+    """The file `name` is the recorded one with digest `new` from here on, if it was the one with `old`."""
+
+    kind: ClassVar[str] = "supersede"
+    name: str
+    old: str
+    new: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownRecord:
     """A record of a kind that this release does not know; kept as its canonical JSON."""
 
@@ -262,5 +275,6 @@ Record = (
     | BackupRecord
     | HorizonRecord
     | GapRecord
+    | SupersedeRecord
     | UnknownRecord
 )
