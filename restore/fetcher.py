@@ -5,6 +5,9 @@ Rules (docs/format.md "Proven absent"; PostgreSQL xlogarchive.c, RestoreArchived
   name nor any later segment on the path is recorded. Everything else that keeps a file from being
   served is doubt, and doubt stops recovery instead of ending it.
 - With a plan, only what the plan allows is served (restore/core/policy.py).
+- A recorded file that does not verify is an error wherever it lies: a record stands for bytes, and "absent"
+  would deny it (docs/format.md). So damage behind a plan's last segment, which PostgreSQL meets
+  only by reading ahead, stops recovery too; the hint says how to reach the target without that file.
 - The catalog is asked in one snapshot, at the head that was just verified: another process may be
   making it anew meanwhile.
 - A file becomes visible under its final name only whole and verified: written beside, renamed.
@@ -35,9 +38,14 @@ from walarchiver.core.segment import (
     WalFile,
     parse_wal_file,
 )
-from walarchiver.errors import FetchInDoubt, ProvenAbsent
+from walarchiver.errors import FetchInDoubt, ProvenAbsent, Untrusted
 from walarchiver.ledger import Ledger
 from walarchiver.repository import Repository
+
+READ_AHEAD_HINT = (
+    "The target lies before this file: set `recovery_prefetch = off` in postgresql.auto.conf and start "
+    "PostgreSQL again; it then asks for nothing behind the target."
+)
 
 
 class Fetcher:
@@ -78,9 +86,14 @@ class Fetcher:
             file = parse_wal_file(name, self._size)
             record, facts = self._asked(name, file)
             match answer(self._plan, file, facts):
-                case Serve():
+                case Serve(read_ahead):
                     assert record is not None
-                    self._place(record, destination, request)
+                    try:
+                        self._place(record, destination, request)
+                    except Untrusted as error:
+                        if read_ahead:
+                            raise type(error)(error.message, hint=READ_AHEAD_HINT) from error
+                        raise
                     return record.len
                 case Absent(proof):
                     raise ProvenAbsent(f"{name} is not in the archive: {proof}")

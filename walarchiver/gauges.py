@@ -54,7 +54,7 @@ async def keep_gauges(
 
 def set_gauges(metrics: Metrics, name: str, status: Status) -> None:
     metrics.ledger_entries.labels(cluster=name).set(status.entries)
-    metrics.gaps.labels(cluster=name).set(len(status.gaps))
+    metrics.gaps.labels(cluster=name).set(sum(gap.behind is None for gap in status.gaps))
     if status.latest is not None:
         metrics.restorable_time.labels(cluster=name).set(status.latest / 1e6)
     if status.backups:

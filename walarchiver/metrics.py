@@ -33,7 +33,7 @@ class Metrics:
         self.stored_bytes = self._counter("archived_stored_bytes", "The same as stored.", "cluster")
         self.ready_files = self._gauge("ready_files", "WAL files that wait to be archived.", "cluster")
         self.ledger_entries = self._gauge("ledger_entries", "Entries of the verified ledger.", "cluster")
-        self.gaps = self._gauge("gaps", "Stretches of WAL that are missing.", "cluster")
+        self.gaps = self._gauge("gaps", "Gaps in the WAL that no base backup begins behind.", "cluster")
         self.restorable_time = self._gauge(
             "latest_restorable_timestamp_seconds", "The latest restorable second, since 1970.", "cluster"
         )

@@ -6,6 +6,8 @@ Rules:
   opens the WAL, may know of a later moment, never of an earlier one only: what is promised here
   can be planned, unless the clock was stepped.
 - Each shortcoming is said with its cause and the next step.
+- A gap is a shortcoming until a base backup begins behind it. Then nothing can be done about it any
+  more: it is still told, because no moment inside can be restored, but it degrades nothing.
 """
 
 from __future__ import annotations
@@ -31,6 +33,16 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
+class MissingWal:
+    """A gap: the names of its first and last segment."""
+
+    first: str
+    last: str
+    behind: str | None
+    """The first base backup that begins behind it; None while there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """One cluster's condition. Times are the database server's, microseconds since 1970."""
 
@@ -49,9 +61,7 @@ class Status:
     reason: str
     """Why `latest` is what it is, or why there is none."""
     backups: tuple[BackupRecord, ...]
-    gaps: tuple[tuple[str, str], ...]
-    backup_needed: bool
-    """No base backup begins behind the missing WAL."""
+    gaps: tuple[MissingWal, ...]
     single_writer: bool
 
     @property
@@ -61,11 +71,11 @@ class Status:
         if self.latest is None:
             found.append(self.reason)
         found.extend(
-            f"WAL is missing from {first} to {last}: moments behind it need a later base backup."
-            for first, last in self.gaps
+            f"WAL is missing from {gap.first} to {gap.last}, and no base backup begins behind it: "
+            "run `walarchiver backup` now."
+            for gap in self.gaps
+            if gap.behind is None
         )
-        if self.backup_needed:
-            found.append("No base backup begins behind the missing WAL: run `walarchiver backup` now.")
         if self.void_entries:
             found.append(
                 f"{len(self.void_entries)} void ledger entries (first: {self.void_entries[0]}): "
@@ -105,8 +115,10 @@ def status_of(archive: Archive, clock: Clock) -> Status:
         latest=latest,
         reason=reason,
         backups=backups,
-        gaps=run_names(missing, size),
-        backup_needed=any(not any(_is_behind(each, gap, size) for each in backups) for gap in missing),
+        gaps=tuple(
+            MissingWal(first, last, _backup_behind(backups, path, gap, size))
+            for gap, (first, last) in zip(missing, run_names(missing, size), strict=True)
+        ),
         single_writer=archive.single_writer,
     )
 
@@ -121,8 +133,14 @@ def _told_gaps(archive: Archive, runs: tuple[Run, ...]) -> Iterator[Run]:
             yield from (run for run in lacking(runs, told) if run not in seen)
 
 
-def _is_behind(backup: BackupRecord, gap: Run, size: SegmentBytes) -> bool:
-    return backup.timeline >= gap.timeline and backup.start_lsn >= Segment(gap.timeline, gap.last).end(size)
+def _backup_behind(
+    backups: Sequence[BackupRecord], path: TimelineHistory, gap: Run, size: SegmentBytes
+) -> str | None:
+    """The first base backup of production's path that begins behind a gap."""
+    end = Segment(gap.timeline, gap.last).end(size)
+    on_path = [one for one in backups if before_fork(path, one.timeline, one.stop_lsn)]
+    found = [one for one in on_path if one.start_lsn >= end]
+    return min(found, key=lambda one: one.start_lsn).backup if found else None
 
 
 def _window(
@@ -193,6 +211,6 @@ def status_document(archive: Archive, clock: Clock) -> dict[str, object]:
             {"id": backup.backup, "stop_time": format_rfc3339(backup.stop_time), "bytes": backup.raw}
             for backup in status.backups
         ],
-        "gaps": [{"first": first, "last": last} for first, last in status.gaps],
+        "gaps": [{"first": gap.first, "last": gap.last, "backup_behind": gap.behind} for gap in status.gaps],
         "problems": list(status.problems),
     }

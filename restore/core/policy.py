@@ -14,8 +14,10 @@ What PostgreSQL asks, and why the answers are what they are:
   replayed, it would bring records that never were on the planned timeline, and an LSN target
   inside them would count as reached.
 - Behind a plan's last segment PostgreSQL only reads ahead; nothing there is needed. The planned
-  timeline's file is served when recorded, else absent; its parent's copy is absent (doubt would
-  stop a recovery that needs nothing more, serving would show it another history).
+  timeline's file is served when recorded (damaged, it is an error like every recorded file that cannot be
+  had: never "absent"; `read_ahead` lets the caller say how to do without it), else absent; its parent's
+  copy is absent (doubt would stop a recovery that needs nothing more, serving would show it another
+  history).
 - A timeline off the plan's path is asked only when somebody changed recovery_target_timeline:
   doubt. A path timeline that begins later than the address is skipped by PostgreSQL; asked
   nevertheless, it is absent unless recorded, which would contradict the plan: doubt.
@@ -72,9 +74,13 @@ class FetchFacts:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """Hand out the recorded file. `needed`: the plan cannot end without it (True without a plan)."""
+    """Hand out the recorded file, or fail.
 
-    needed: bool = True
+    `read_ahead`: it lies behind the plan's last segment, so recovery can do without it. It is no less an
+    error when it is damaged; only the next step differs.
+    """
+
+    read_ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,7 @@ def answer(plan: Plan | None, file: WalFile, facts: FetchFacts) -> Answer:
         case PartialFile():
             return Doubt("a partial segment is never part of a recovery by itself")
         case BackupHistoryFile():
-            return Serve(needed=False) if facts.recorded else Absent("it is not recorded and never needed")
+            return Serve() if facts.recorded else Absent("it is not recorded and never needed")
         case SegmentFile(segment) if plan is not None:
             return _planned(plan, segment, facts)
         case SegmentFile(segment):
@@ -139,7 +145,7 @@ def _planned(plan: Plan, segment: Segment, facts: FetchFacts) -> Answer:
             return Doubt(f"plan {plan.id} takes this address from timeline {planned.timeline}")
         return Absent(f"on the plan's path this address belongs to timeline {planned.timeline}")
     if facts.recorded:
-        return Serve(needed=plan.first <= segment.number <= plan.last)
+        return Serve(read_ahead=not inside)
     if segment.number < plan.first:
         return Doubt(f"it lies before the first segment of plan {plan.id} and is not recorded")
     if inside:

@@ -121,6 +121,12 @@ def test_a_gap_decides_the_exit_status(scenes: Scenes) -> None:
     told = check(scene)
     assert told.exit_status == 14
     assert lost in finding(told, "gap main")["text"]
+    scene.json("backup")
+    scene.archive_all()
+    scene.restorable()
+    told = check(scene)
+    assert told.exit_status == 0, told.stdout
+    assert lost in finding(told, "gap main")["text"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can call the hook as another user")

@@ -118,3 +118,6 @@ def test_a_hole_is_named_and_a_later_backup_ends_it(scenes: Scenes) -> None:
     assert later["base_backup"]["id"] == backup["id"]
     still = refused(scene, format_rfc3339(after), 14)
     assert instant(still["nearest"]["after"]) > after
+    # Nothing is left to do about it: it is told, and degrades nothing any more.
+    assert scene.restorable()["gaps"] == [{**gap, "backup_behind": backup["id"]}]
+    assert f"base backup {backup['id']} begins behind it" in scene.call("status").stdout

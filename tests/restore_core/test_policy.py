@@ -61,7 +61,7 @@ def facts(
         (1, 5, False, Doubt),
         (1, 7, True, Doubt),
         (2, 7, True, Serve()),
-        (2, 8, True, Serve(needed=False)),
+        (2, 8, True, Serve(read_ahead=True)),
         (2, 8, False, Absent),
         (1, 8, True, Absent),  # asked after the child's: never another history
         (1, 8, False, Absent),
@@ -70,7 +70,7 @@ def facts(
         (3, 6, False, Doubt),  # off the path
         (3, 6, True, Doubt),
         (3, 9, False, Doubt),
-        (1, 2, True, Serve(needed=False)),
+        (1, 2, True, Serve()),
         (1, 2, False, Doubt),
     ],
 )
@@ -129,7 +129,7 @@ def test_partial_segments_are_refused_and_backup_labels_are_never_needed(plan: P
     partial = parse_wal_file("000000010000000000000005.partial", SIZE)
     label = parse_wal_file("000000010000000000000005.00000028.backup", SIZE)
     assert type(answer(plan, partial, facts(recorded=True))) is Doubt
-    assert answer(plan, label, facts(recorded=True)) == Serve(needed=False)
+    assert answer(plan, label, facts(recorded=True)) == Serve()
     assert type(answer(plan, label, facts())) is Absent
 
 

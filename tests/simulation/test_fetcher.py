@@ -231,6 +231,17 @@ def test_a_plan_is_obeyed(scene: Scene) -> None:
     assert not scene.destination.exists()
 
 
+def test_damage_behind_the_plans_end_is_damage_and_the_hint_says_how_to_do_without_it(scene: Scene) -> None:
+    for name in (name_of(4), name_of(5, 2), name_of(3, 2)):
+        (key,) = [key for key in scene.world.keys("/wal/") if name in key]
+        scene.world.replace(key, b"x")
+    for behind, name in ((False, name_of(3, 2)), (True, name_of(5, 2))):
+        with pytest.raises(ObjectDamaged) as told:
+            scene.fetch(name, TO_2)
+        assert ("recovery_prefetch" in told.value.next_step) is behind
+    assert not scene.destination.exists()
+
+
 # --- only whole files become visible -----------------------------------------------------------------
 
 

@@ -28,7 +28,7 @@ from walarchiver.format.records import (
     WalRecord,
 )
 from walarchiver.ledger import fact
-from walarchiver.status import Status, status_document, status_of
+from walarchiver.status import MissingWal, Status, status_document, status_of
 
 T0 = 1_795_348_800_000_000
 SECOND = 1_000_000
@@ -125,12 +125,37 @@ def test_behind_a_gap_only_a_later_backup_counts() -> None:
     records: list[Record] = [wal(2), backup(10), wal(3), seen(20, 0x300100), wal(5), seen(50, 0x500100)]
     found = status(*records)
     assert found.latest == T0 + 20 * SECOND - MARGIN
-    assert found.gaps == ((name_of(4), name_of(4)),)
+    assert found.gaps == (MissingWal(name_of(4), name_of(4), None),)
     assert "missing" in found.problems[0]
     later = backup(45, start=0x500028, stop=0x500060, tag=1)
     found = status(*records, later)
     assert found.latest == T0 + 50 * SECOND - MARGIN
     assert seconds(found.earliest) == 10
+
+
+def test_a_gap_is_a_problem_until_a_backup_begins_behind_it_and_is_told_for_ever() -> None:
+    records: list[Record] = [wal(2), backup(10), wal(3), wal(5), wal(6), seen(50, 0x600100)]
+    assert "run `walarchiver backup` now" in status(*records, seen(20, 0x300100)).problems[0]
+    inside = backup(40, start=0x4F0028, stop=0x500060, tag=1)
+    assert any("run `walarchiver backup` now" in each for each in status(*records, inside).problems)
+    later = backup(45, start=0x500028, stop=0x500060, tag=2)
+    found = status(*records, inside, later)
+    assert found.gaps == (MissingWal(name_of(4), name_of(4), later.backup),)
+    assert found.problems == ()
+    found = status(*records, later, wal(8))
+    assert [gap.behind for gap in found.gaps] == [later.backup, None]
+    assert len(found.problems) == 1
+    assert name_of(7) in found.problems[0]
+
+
+def test_a_backup_of_an_old_primary_ends_no_gap_of_production() -> None:
+    fork: list[Record] = [wal(2), backup(10), wal(4), history(0x500000), wal(5, 2), seen(40, 0x500100, 2)]
+    stray = backup(30, start=0x500028, stop=0x500060, tag=1)
+    found = status(*fork, stray)
+    assert found.timeline == 2
+    assert [gap.behind for gap in found.gaps] == [None]
+    mine = backup(35, start=0x500028, stop=0x500060, timeline=2, tag=2)
+    assert [gap.behind for gap in status(*fork, stray, mine).gaps] == [mine.backup]
 
 
 def test_the_order_in_which_segments_arrived_changes_nothing() -> None:

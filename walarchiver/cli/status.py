@@ -53,6 +53,11 @@ def status_text(status: Status, timezone: str | None) -> str:
         f"last {status.last_segment or 'none'}",
         f"ledger               {status.entries} entries, verified to the head",
     ]
+    lines += [
+        f"past gap             {gap.first} to {gap.last}; base backup {gap.behind} begins behind it"
+        for gap in status.gaps
+        if gap.behind is not None
+    ]
     lines += [f"problem              {problem}" for problem in status.problems]
     return "\n".join(lines)
 

@@ -242,10 +242,14 @@ class _Check:
         status = status_of(archive, self._host.clock)
         yield self._restorable(name, status)
         yield self._backup(name, status)
-        for first, last in status.gaps:
+        for gap in status.gaps:
+            text = f"WAL is missing from {gap.first} to {gap.last}"
+            if gap.behind is not None:
+                yield ok(f"gap {name}", f"{text}; base backup {gap.behind} begins behind it")
+                continue
             yield fail(
                 f"gap {name}",
-                f"WAL is missing from {first} to {last}",
+                f"{text}, and no base backup begins behind it",
                 "Take a base backup now, so that moments from then on can be restored.",
                 exit_status=TargetInGap.exit_status,
             )
