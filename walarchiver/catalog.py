@@ -19,21 +19,16 @@ from pathlib import Path
 
 from walarchiver.catalogfile import PROJECTED_TABLES, open_catalog_file, translated
 from walarchiver.core.history import TimelineHistory
-from walarchiver.core.lsn import Lsn, format_lsn
+from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.segment import (
-    MIN_SEGMENT_BYTES,
-    HistoryFile,
     Segment,
     SegmentBytes,
-    SegmentFile,
-    parse_wal_file,
-    valid_segment_bytes,
 )
-from walarchiver.errors import CatalogUnavailable, MalformedObject, NotAWalFile
-from walarchiver.format.canonical import canonical_json, parse_canonical
+from walarchiver.errors import CatalogUnavailable, NotAWalFile
+from walarchiver.format.canonical import canonical_json
 from walarchiver.format.chain import ChainState
-from walarchiver.format.codec import record_from_json, record_to_json
+from walarchiver.format.codec import record_to_json
 from walarchiver.format.entry import NO_ENTRY, VoidMark
 from walarchiver.format.records import (
     BackupPart,
@@ -44,13 +39,15 @@ from walarchiver.format.records import (
     HistoryRecord,
     HorizonRecord,
     KeyringRecord,
-    LabelRecord,
     PartRecord,
     Record,
+    SupersedeRecord,
     WalRecord,
 )
+from walarchiver.format.standing import FileRecord as FileRecord
+from walarchiver.format.standing import standings
+from walarchiver.projecting import history_of, parsed_row, record_name, segment_of
 
-FileRecord = WalRecord | HistoryRecord | LabelRecord
 _SQLITE_INTEGERS = 2**63
 
 
@@ -131,7 +128,7 @@ class Catalog:
                 pass
 
     def _apply_segment(self, record: WalRecord) -> None:
-        segment = _segment_of(record)
+        segment = segment_of(record)
         if segment is None:
             return
         timeline, number = segment.timeline, segment.number
@@ -214,8 +211,7 @@ class Catalog:
             rows = self._rows(
                 "SELECT content FROM record WHERE kind=? AND name=? ORDER BY seq, idx", kind, name
             )
-        for (content,) in rows:
-            yield record_from_json(parse_canonical(str(content).encode("ascii")))
+        yield from map(parsed_row, rows)
 
     def names(self, kind: str) -> list[str]:
         """Everything recorded of a kind, oldest first."""
@@ -228,12 +224,20 @@ class Catalog:
         return None if (row := self._rows(sql, kind, name)[0])[0] is None else int(str(row[0]))
 
     def file(self, name: str) -> FileRecord | None:
-        """The record of an archived WAL file of any kind, by its name."""
-        for kind in ("wal", "history", "label"):
-            for record in self._records(kind, name):
-                if isinstance(record, WalRecord | HistoryRecord | LabelRecord):
-                    return record
-        return None
+        """The record in force of an archived WAL file of any kind, by its name."""
+        return standings(self.file_records(name))[0]
+
+    def file_records(self, name: str) -> list[FileRecord | SupersedeRecord]:
+        """All that was ever recorded of one file, oldest first."""
+        kinds = "('wal','history','label','supersede')"
+        sql = f"SELECT content FROM record WHERE kind IN {kinds} AND name=? ORDER BY seq, idx"  # noqa: S608
+        found = map(parsed_row, self._rows(sql, name))
+        return [one for one in found if isinstance(one, FileRecord | SupersedeRecord)]
+
+    def superseded(self) -> list[SupersedeRecord]:
+        """Every replacement of a file that counts, file by file."""
+        files = map(self.file_records, self.names(SupersedeRecord.kind))
+        return [change for records in files for change in standings(records)[1]]
 
     def has_segment(self, timeline: int, number: int) -> bool:
         return bool(self._rows("SELECT 1 FROM segment WHERE timeline=? AND number=?", timeline, number))
@@ -254,7 +258,11 @@ class Catalog:
 
     def newest_segment(self, size: SegmentBytes) -> Segment | None:
         """The segment recorded last in the ledger (not the highest): where production is."""
-        newest = "SELECT name FROM record WHERE kind='wal' AND length(name)=24 ORDER BY seq DESC, idx DESC"
+        newest = (
+            "SELECT name FROM record WHERE kind='wal' AND length(name)=24 AND NOT EXISTS (SELECT 1 FROM"
+            " record f WHERE f.kind='wal' AND f.name=record.name AND (f.seq,f.idx)<(record.seq,record.idx))"
+            " ORDER BY seq DESC, idx DESC"
+        )
         with self._lock, translated(), contextlib.closing(self._db.execute(newest)) as rows:
             for (name,) in rows:
                 with contextlib.suppress(NotAWalFile):
@@ -262,9 +270,9 @@ class Catalog:
         return None
 
     def histories(self) -> dict[int, TimelineHistory]:
-        """The ancestry of each timeline that has one recorded; as for files, the first record counts."""
-        records = (record for record in self._records("history") if isinstance(record, HistoryRecord))
-        found = (_history_of(record) for record in records)
+        """The ancestry of each timeline that has one recorded; as for files, the record in force counts."""
+        records = map(self.file, self.names("history"))
+        found = (history_of(record) for record in records if isinstance(record, HistoryRecord))
         histories: dict[int, TimelineHistory] = {}
         for history in found:
             if history is not None:
@@ -295,14 +303,28 @@ class Catalog:
                 return record
         return None
 
+    def epoch_revisions(self, epoch: str) -> dict[int, EpochRecord]:
+        """What each recorded revision of an epoch's key object has to be; the first record counts."""
+        found: dict[int, EpochRecord] = {}
+        sql = "SELECT content FROM record WHERE kind='epoch' AND name BETWEEN ? AND ? ORDER BY seq, idx"
+        for record in map(parsed_row, self._rows(sql, epoch, f"{epoch}.9999")):
+            if isinstance(record, EpochRecord) and record.epoch == epoch:
+                found.setdefault(record.rev or 0, record)
+        return found
+
+    def epochs(self) -> list[str]:
+        """Every epoch that the ledger knows, oldest first."""
+        return [name for name in self.names(EpochRecord.kind) if "." not in name]
+
     def epochs_since_backup(self, backup: str) -> tuple[str, ...]:
         """Epochs in use since the first part of a backup: the one before it, and all begun later."""
         (first,) = self._rows("SELECT min(seq) FROM record WHERE kind='part' AND name=?", backup)[0]
         if first is None:
             return ()
         rows = self._rows(
-            "SELECT name FROM record WHERE kind='epoch' AND seq >= coalesce("
-            "(SELECT max(seq) FROM record WHERE kind='epoch' AND seq <= ?), 0) ORDER BY seq, idx",
+            "SELECT name FROM record WHERE kind='epoch' AND instr(name,'.')=0 AND seq >= coalesce("
+            "(SELECT max(seq) FROM record WHERE kind='epoch' AND instr(name,'.')=0 AND seq<=?), 0)"
+            " ORDER BY seq, idx",
             first,
         )
         return tuple(str(name) for (name,) in rows)
@@ -337,50 +359,3 @@ class Catalog:
             table: self._rows(f"SELECT * FROM {table} ORDER BY {order}")  # noqa: S608 - names are ours
             for table, order in PROJECTED_TABLES.items()
         }
-
-
-def _segment_of(record: WalRecord) -> Segment | None:
-    """The whole segment that a record names; None for a partial one, and for what no server could
-    have written: a signer may say anything, and must not stop readers by it."""
-    size = record.page.segment_size
-    if not valid_segment_bytes(size):
-        return None
-    try:
-        file = parse_wal_file(record.name, SegmentBytes(size))
-    except NotAWalFile:
-        return None
-    return file.segment if isinstance(file, SegmentFile) else None
-
-
-def _history_of(record: HistoryRecord) -> TimelineHistory | None:
-    """The ancestry in a record; None when no timeline can have it."""
-    lines = [f"{fork.parent}\t{format_lsn(fork.switch)}\n" for fork in record.forks]
-    try:
-        file = parse_wal_file(record.name, MIN_SEGMENT_BYTES)
-        if isinstance(file, HistoryFile):
-            return TimelineHistory.parse(file.timeline, "".join(lines).encode())
-    except (NotAWalFile, MalformedObject):
-        return None
-    return None
-
-
-def record_name(record: Record) -> str:
-    """The name a record is looked up by; empty for kinds that have none."""
-    match record:
-        case (
-            WalRecord(name=name)
-            | HistoryRecord(name=name)
-            | LabelRecord(name=name)
-            | ClusterRecord(name=name)
-        ):
-            return name
-        case EpochRecord(epoch=epoch):
-            return epoch
-        case PartRecord(backup=backup) | BackupRecord(backup=backup):
-            return backup
-        case KeyringRecord(n=n):
-            return str(n)
-        case GapRecord(first=first):
-            return first
-        case _:
-            return ""

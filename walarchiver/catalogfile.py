@@ -39,7 +39,7 @@ PROJECTED_TABLES = {
     "horizon": "timeline, lsn, time",
 }
 """Each table, and the order of its rows."""
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _NOT_A_DATABASE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
 

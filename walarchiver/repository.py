@@ -182,6 +182,10 @@ class Repository:
         return key
 
     def _unwrap_epoch(self, system: str, epoch: str) -> bytes:
+        return open_epoch(self.epoch_in_force(system, epoch), self.identities)
+
+    def epoch_in_force(self, system: str, epoch: str) -> EpochKeyObject:
+        """The highest revision of an epoch's key object that verifies. Raises ObjectMissing, Untrusted."""
         versions: dict[int, list[StoredVersion]] = {}
         for version in self.store.list_versions(epoch_key_prefix(system, epoch)):
             name = parse_epoch_key_name(version.key)
@@ -190,11 +194,9 @@ class Repository:
         problem: WalarchiverError | None = None
         for revision in sorted(versions, reverse=True):
             try:
-                verified = self._key_object(system, epoch, revision, versions[revision])
+                return self._key_object(system, epoch, revision, versions[revision])
             except Untrusted as error:
                 problem = error
-            else:
-                return open_epoch(verified, self.identities)
         raise problem or ObjectMissing(f"the key object of epoch {epoch} is not in {self.store.url}")
 
     def _key_object(
@@ -223,13 +225,13 @@ class Repository:
         return next(iter(found.values()))
 
     def _check_recorded(self, found: EpochKeyObject) -> None:
-        """Revision 0 must be the one that the ledger names. Raises Untrusted."""
-        if found.revision != 0:
-            return
+        """Every revision must be the one that the ledger names. Raises Untrusted."""
         catalog = self._catalogs.get(found.system)
-        recorded = catalog.epoch(found.epoch) if catalog is not None else None
+        recorded = None if catalog is None else catalog.epoch_revisions(found.epoch).get(found.revision)
         if recorded is None or recorded.sha256 != found.sha256:
-            raise Untrusted(f"key object {found.epoch}.0 is not the one that the ledger records")
+            raise Untrusted(
+                f"key object {found.epoch}.{found.revision} is not the one that the ledger records"
+            )
 
     def stored_bytes(self, obj: StoredObject) -> bytes:
         """The stored body that a record vouches for. Raises ObjectMissing, ObjectDamaged."""

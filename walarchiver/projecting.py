@@ -1,0 +1,88 @@
+"""What the catalog makes of single records: the name each is looked up by, and what it says of WAL.
+
+Rule: a signer may say anything, and must not stop readers by it; what no server could have written
+projects to nothing.
+"""
+
+from __future__ import annotations
+
+from walarchiver.core.history import TimelineHistory
+from walarchiver.core.lsn import format_lsn
+from walarchiver.core.segment import (
+    MIN_SEGMENT_BYTES,
+    HistoryFile,
+    Segment,
+    SegmentBytes,
+    SegmentFile,
+    parse_wal_file,
+    valid_segment_bytes,
+)
+from walarchiver.errors import MalformedObject, NotAWalFile
+from walarchiver.format.canonical import parse_canonical
+from walarchiver.format.codec import record_from_json
+from walarchiver.format.records import (
+    BackupRecord,
+    ClusterRecord,
+    EpochRecord,
+    GapRecord,
+    HistoryRecord,
+    KeyringRecord,
+    LabelRecord,
+    PartRecord,
+    Record,
+    SupersedeRecord,
+    WalRecord,
+)
+
+
+def parsed_row(row: tuple[object, ...]) -> Record:
+    """The record in a row that begins with its canonical JSON."""
+    return record_from_json(parse_canonical(str(row[0]).encode("ascii")))
+
+
+def segment_of(record: WalRecord) -> Segment | None:
+    """The whole segment that a record names; None for a partial one, and for what no server could
+    have written: a signer may say anything, and must not stop readers by it."""
+    size = record.page.segment_size
+    if not valid_segment_bytes(size):
+        return None
+    try:
+        file = parse_wal_file(record.name, SegmentBytes(size))
+    except NotAWalFile:
+        return None
+    return file.segment if isinstance(file, SegmentFile) else None
+
+
+def history_of(record: HistoryRecord) -> TimelineHistory | None:
+    """The ancestry in a record; None when no timeline can have it."""
+    lines = [f"{fork.parent}\t{format_lsn(fork.switch)}\n" for fork in record.forks]
+    try:
+        file = parse_wal_file(record.name, MIN_SEGMENT_BYTES)
+        if isinstance(file, HistoryFile):
+            return TimelineHistory.parse(file.timeline, "".join(lines).encode())
+    except (NotAWalFile, MalformedObject):
+        return None
+    return None
+
+
+def record_name(record: Record) -> str:
+    """The name a record is looked up by; empty for kinds that have none."""
+    match record:
+        case (
+            WalRecord(name=name)
+            | HistoryRecord(name=name)
+            | LabelRecord(name=name)
+            | ClusterRecord(name=name)
+            | SupersedeRecord(name=name)
+        ):
+            return name
+        case EpochRecord(epoch=epoch, rev=rev):
+            return epoch if rev is None else f"{epoch}.{rev:04}"
+        case PartRecord(backup=backup) | BackupRecord(backup=backup):
+            return backup
+        case KeyringRecord(n=n):
+            return str(n)
+        case GapRecord(first=first):
+            return first
+        case _:
+            return ""
