@@ -11,6 +11,7 @@ from itertools import pairwise
 import pytest
 
 from tests.core.evidence import EVENT_WORDS, PAGE, SIZE, TIME, Evidence, Line, gather
+from tests.core.twins import scanned_alike
 from tests.kit.postgres import open_folder
 from walarchiver.core.commits import scan_segment
 from walarchiver.core.lsn import Lsn, format_lsn, parse_lsn
@@ -193,3 +194,20 @@ def test_damage_never_raises_and_never_makes_a_record(evidence: Evidence) -> Non
         if records:
             at = true.index(records[0])
             assert records == true[at : at + len(records)]
+
+
+def test_the_compiled_scan_says_what_the_plain_one_says(evidence: Evidence) -> None:
+    """On real WAL of both timelines, whole, damaged and cut."""
+    for crc in CrcPolicy:
+        scanned_alike(evidence.parent, segment_size=SIZE, crc=crc)
+    scanned_alike(evidence.child, timeline=2, segment_size=SIZE)
+    chance = random.Random(evidence.major)
+    for _ in range(20):
+        first = chance.choice(list(evidence.parent))
+        pages = {n: bytearray(evidence.parent[n]) for n in range(first, first + 2) if n in evidence.parent}
+        for _ in range(chance.randrange(1, 5)):
+            chance.choice(list(pages.values()))[chance.randrange(SIZE)] ^= 1 << chance.randrange(8)
+        if chance.random() < 0.3:
+            del pages[first][chance.randrange(SIZE) :]
+        damaged = {number: bytes(data) for number, data in pages.items()}
+        scanned_alike(damaged, segment_size=SIZE, crc=chance.choice(list(CrcPolicy)))

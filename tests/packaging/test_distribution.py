@@ -51,6 +51,12 @@ def names_in(wheel: Path) -> set[str]:
     return set(zipfile.ZipFile(wheel).namelist())
 
 
+def can_compile() -> bool:
+    """Whether this machine has what the compiled part is built with."""
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    return shutil.which("cc") is not None and header.exists()
+
+
 def test_the_wheel_ships_every_module_of_the_two_packages_and_no_other_file(wheel: Path) -> None:
     modules = {
         str(path.relative_to(REPOSITORY))
@@ -63,7 +69,9 @@ def test_the_wheel_ships_every_module_of_the_two_packages_and_no_other_file(whee
         str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "walarchiver/keys/reader").iterdir()
     }
     assert carried, "what `keys init` writes into v1/reader"
-    assert shipped - modules == {"walarchiver/py.typed", "restore/py.typed"} | carried
+    core = {f"walarchiver/core/_walskim{suffix}" for suffix in (".c", ".pyi")}
+    compiled = {"walarchiver/core/_walskim.abi3.so"} if can_compile() else set()
+    assert shipped - modules == {"walarchiver/py.typed", "restore/py.typed"} | carried | core | compiled
 
 
 def test_the_wheel_installs_the_program_and_the_launcher(wheel: Path) -> None:

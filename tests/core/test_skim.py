@@ -1,0 +1,118 @@
+"""The compiled half of the scan says exactly what the plain one says, whatever the bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.core.twins import scanned_alike
+from tests.kit.wal import MIB, TRANSACTION, WalWriter, main_data
+from walarchiver.core import crc32c as plain
+from walarchiver.core.skim import COMPILED
+from walarchiver.core.walreader import CrcPolicy
+
+pytestmark = pytest.mark.skipif(not COMPILED, reason="no C compiler or Python headers: the plain scan only")
+
+NOON = 1_795_348_800_000_000
+BUSY_COMMITS = 400
+PREPARE, COMMIT_PREPARED = 0x10, 0x30
+
+
+def busy() -> WalWriter:
+    """Everything a scan knows, records over pages and files, a torn one, a switch."""
+    wal = WalWriter(3)
+    for index in range(BUSY_COMMITS):
+        wal.filler(40 + index * 977 % 9_000)
+        wal.commit(NOON + index * 1000 - (5_000_000 if index % 50 == 7 else 0), xid=1000 + index)
+        if index % 9 == 0:
+            wal.abort(NOON + index, xid=5000 + index)
+    wal.tear(30_000)
+    wal.filler(700)
+    wal.commit(NOON + 10)
+    wal.switch()
+    wal.filler(2 * MIB)
+    wal.commit(NOON + 20)
+    wal.record(TRANSACTION, PREPARE, main_data(bytes(12)))  # too short to be one
+    wal.commit(NOON + 30)
+    return wal
+
+
+BUSY = busy()
+BUSY_BYTES = b"".join(BUSY.segments().values())
+FIRST = min(BUSY.segments())
+
+
+def segments_of(content: bytes) -> dict[int, bytes]:
+    return {FIRST + at // MIB: content[at : at + MIB] for at in range(0, len(content), MIB)}
+
+
+def test_there_is_something_to_pass() -> None:
+    assert len(BUSY_BYTES) >= 4 * MIB
+    skimmed = scanned_alike(segments_of(BUSY_BYTES))
+    assert skimmed > BUSY_COMMITS
+
+
+@given(st.lists(st.integers(0, len(BUSY_BYTES) * 8 - 1), min_size=1, max_size=4), st.sampled_from(CrcPolicy))
+@settings(max_examples=25, deadline=None)
+def test_flipped_bits_are_seen_alike(bits: list[int], crc: CrcPolicy) -> None:
+    content = bytearray(BUSY_BYTES)
+    for bit in bits:
+        content[bit // 8] ^= 1 << bit % 8
+    scanned_alike(segments_of(bytes(content)), crc=crc)
+
+
+@given(st.integers(0, 40), st.integers(0, len(BUSY_BYTES) // 8192 - 1), st.integers(0, 255))
+@settings(max_examples=40, deadline=None)
+def test_changed_page_headers_are_seen_alike(at: int, page: int, value: int) -> None:
+    content = bytearray(BUSY_BYTES)
+    content[page * 8192 + at] = value
+    scanned_alike(segments_of(bytes(content)), crc=CrcPolicy.NONE)
+
+
+@given(st.integers(0, len(BUSY_BYTES)))
+@example(FIRST)
+@settings(max_examples=25, deadline=None)
+def test_cut_input_is_seen_alike(cut: int) -> None:
+    scanned_alike(segments_of(BUSY_BYTES[:cut]))
+
+
+@given(st.binary(min_size=1, max_size=400), st.integers(0, len(BUSY_BYTES) - 400), st.sampled_from(CrcPolicy))
+@settings(max_examples=25, deadline=None)
+def test_overwritten_stretches_are_seen_alike(junk: bytes, at: int, crc: CrcPolicy) -> None:
+    scanned_alike(segments_of(BUSY_BYTES[:at] + junk + BUSY_BYTES[at + len(junk) :]), crc=crc)
+
+
+bodies: tuple[Callable[[bytes], bytes], ...] = (
+    main_data,
+    lambda main: b"\xfd\x01\x00" + main_data(main),  # a replication origin before it
+    lambda main: b"\xfc\x01\x00\x00\x00" + main_data(main),  # a top-level xid before it
+    lambda main: b"\xfe" + len(main).to_bytes(4, "little") + main,  # the long form
+    lambda main: main_data(main) + b"x",  # a byte too many
+    lambda main: b"\x21" + main_data(main),  # an unknown block id
+)
+
+
+@pytest.mark.parametrize("kind", [0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x80, 0xB0])
+@pytest.mark.parametrize("length", [0, 7, 8, 9, 23, 24, 31, 90])
+def test_every_form_of_an_event_is_seen_alike(kind: int, length: int) -> None:
+    for body in bodies:
+        wal = WalWriter(3)
+        wal.commit(NOON)
+        wal.record(TRANSACTION, kind, body(bytes(length)), xid=9)
+        wal.commit(NOON + 1)
+        wal.filler(2 * MIB)
+        scanned_alike(wal.segments())
+
+
+def test_the_checksum_is_the_plain_one() -> None:
+    from walarchiver.core import _walskim
+
+    data = os.urandom(5000)
+    for length in (0, 1, 7, 8, 9, 95, 96, 4999):
+        crc = plain.crc32c(data[:length])
+        assert _walskim.crc32c(data[:length]) == crc
+        assert _walskim.crc32c(data[length:], crc) == plain.crc32c(data)

@@ -1,0 +1,118 @@
+"""The fast way through a segment's plain stretch, where the compiled part is there.
+
+Rules:
+- The compiled part (_walskim.c) goes on while everything is as it must be, and stops before the
+  first thing that is not. It never judges: `commits.py` walks on from its last record with
+  `walreader.Walk`, which is the one description of what WAL is.
+- With or without it a scan is the same, to the last field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from walarchiver.core.decoding import decode
+from walarchiver.core.lsn import Lsn
+from walarchiver.core.moment import POSTGRES_EPOCH_US, CommitTime
+from walarchiver.core.scan import Event
+from walarchiver.core.tally import EventSums, Tally
+from walarchiver.core.walpage import LONG_HEADER_BYTES, PAGE_BYTES, SHORT_HEADER_BYTES, SegmentIdentity
+from walarchiver.core.walreader import Buffer, CrcPolicy
+from walarchiver.core.walrecord import RECORD_HEADER, RECORD_HEADER_BYTES, WalRecord, is_switch
+from walarchiver.errors import CorruptSegment
+
+try:
+    from walarchiver.core import _walskim
+except ImportError:
+    COMPILED = False
+else:
+    COMPILED = True
+"""Whether the compiled part is in use."""
+
+_CRC = {CrcPolicy.NONE: 0, CrcPolicy.INTERESTING: 1, CrcPolicy.ALL: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Skimmed:
+    """The records of a segment that were passed; the last of them is to be walked once more."""
+
+    records: int
+    first: Lsn
+    first_prev: Lsn
+    last: Lsn
+
+
+def skim(
+    pages: Buffer,
+    base: Lsn,
+    stop: Lsn,
+    identity: SegmentIdentity,
+    crc: CrcPolicy,
+    *,
+    keep_events: bool,
+) -> tuple[Skimmed, Tally] | None:
+    """What could be passed at once of a whole segment that begins at `base`; None for nothing.
+
+    Records from `stop` on are not read.
+    """
+    if not COMPILED:
+        return None
+    found = _walskim.skim(pages, base, stop, identity.magic, _CRC[crc], keep_events)
+    if found is None:
+        return None
+    records, first, first_prev, last, commits, aborts, prepares, low, high, _time, backward = found[:11]
+    events, first_event, last_event, last_commit, kept = found[11:]
+    segment = _Segment(pages, base, identity)
+    try:
+        tally = Tally(keep_events)
+        for offset in kept:
+            tally.list(decode(segment.record(offset)))
+        if events:
+            tally.sums = EventSums(
+                commits=commits,
+                aborts=aborts,
+                prepares=prepares,
+                min_time=CommitTime(low + POSTGRES_EPOCH_US),
+                max_time=CommitTime(high + POSTGRES_EPOCH_US),
+                backward_us=backward,
+                first=segment.event(first_event),
+                last=segment.event(last_event),
+                last_commit=segment.event(last_commit) if commits else None,
+            )
+    except CorruptSegment:
+        return None  # the walk will stop there, and say so
+    return Skimmed(records, Lsn(base + first), Lsn(first_prev), Lsn(base + last)), tally
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """Records that are known to lie whole in one segment, by their offsets."""
+
+    pages: Buffer
+    base: Lsn
+    identity: SegmentIdentity
+
+    def record(self, offset: int) -> WalRecord:
+        data, at = self.pages, offset
+        total = int.from_bytes(data[at : at + 4], "little")
+        room = PAGE_BYTES - at % PAGE_BYTES
+        raw = bytearray(data[at : at + min(total, room)])
+        at += len(raw)
+        while len(raw) < total:
+            at += SHORT_HEADER_BYTES if at else LONG_HEADER_BYTES
+            piece = data[at : at + min(total - len(raw), PAGE_BYTES - SHORT_HEADER_BYTES)]
+            raw += piece
+            at += len(piece)
+        _total, xid, prev, kind, _crc = RECORD_HEADER.unpack_from(raw)
+        end = self.base + at + -at % 8
+        if is_switch(kind):
+            end += -end % self.identity.segment_size
+        body = bytes(raw[RECORD_HEADER_BYTES:])
+        major = self.identity.major
+        start = Lsn(self.base + offset)
+        return WalRecord(start, Lsn(end), total, xid, Lsn(prev), kind >> 8, kind & 0xFF, body, major)
+
+    def event(self, offset: int) -> Event:
+        found = decode(self.record(offset))
+        assert isinstance(found, Event)
+        return found

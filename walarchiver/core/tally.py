@@ -1,0 +1,79 @@
+"""The running sums of a segment's scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from walarchiver.core.decoding import Decoded
+from walarchiver.core.moment import CommitTime
+from walarchiver.core.scan import Checkpoint, Event, EventKind, ParameterChange, RestorePoint
+
+PREPARED_KINDS = frozenset({EventKind.PREPARE, EventKind.COMMIT_PREPARED, EventKind.ABORT_PREPARED})
+
+
+@dataclass(slots=True)
+class EventSums:
+    """What a scan tells of the events so far, in LSN order."""
+
+    commits: int = 0
+    aborts: int = 0
+    prepares: int = 0
+    min_time: CommitTime | None = None
+    max_time: CommitTime | None = None
+    backward_us: int = 0
+    """Largest step backwards between consecutive times."""
+    first: Event | None = None
+    last: Event | None = None
+    last_commit: Event | None = None
+
+    def add(self, event: Event) -> None:
+        time = event.time
+        if self.last is None or self.min_time is None or self.max_time is None:
+            self.first, self.min_time, self.max_time = event, time, time
+        else:
+            self.min_time = min(self.min_time, time)
+            self.max_time = max(self.max_time, time)
+            self.backward_us = max(self.backward_us, self.last.time - time)
+        self.last = event
+        if event.kind.is_commit:
+            self.commits += 1
+            self.last_commit = event
+        elif event.kind is EventKind.PREPARE:
+            self.prepares += 1
+        else:
+            self.aborts += 1
+
+
+@dataclass(slots=True)
+class Tally:
+    """The decoded records of one segment, summed up as they come; all `events` only when kept."""
+
+    keep_events: bool
+    sums: EventSums = field(default_factory=EventSums)
+    events: list[Event] = field(default_factory=list)
+    prepared: list[Event] = field(default_factory=list)
+    restore_points: list[RestorePoint] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    parameter_changes: list[ParameterChange] = field(default_factory=list)
+
+    def add(self, found: Decoded | None) -> None:
+        if isinstance(found, Event):
+            self.sums.add(found)
+        self.list(found)
+
+    def list(self, found: Decoded | None) -> None:
+        """As `add`, for what the sums hold already."""
+        match found:
+            case Event():
+                if self.keep_events:
+                    self.events.append(found)
+                if found.kind in PREPARED_KINDS:
+                    self.prepared.append(found)
+            case RestorePoint():
+                self.restore_points.append(found)
+            case Checkpoint():
+                self.checkpoints.append(found)
+            case ParameterChange():
+                self.parameter_changes.append(found)
+            case None:
+                pass
