@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from walarchiver.catalog import Catalog
@@ -39,6 +39,7 @@ from walarchiver.storage.credentials import CredentialsCommand, CredentialSource
 from walarchiver.storage.guarded import GuardedStore
 from walarchiver.storage.options import Addressing, ChecksumMode, S3Options
 from walarchiver.storage.probe import probe_create_once
+from walarchiver.storage.retry import RetryPolicy
 
 log = get_log("repository")
 
@@ -52,9 +53,16 @@ class Host:
     settings: Settings
     clock: Clock
     random: Random
+    patience: RetryPolicy = field(default_factory=RetryPolicy)
+    """How long a store is asked again."""
+    say: Callable[[str], None] = lambda _line: None
+    """Gets lines for a person who waits."""
+    warn: Callable[[str], None] = log.warning
+    """Gets what somebody should know although the work goes on."""
 
     @classmethod
     def here(cls, settings: Settings) -> Host:
+        """For programs that nobody waits for."""
         return cls(settings, SystemClock(), SystemRandom())
 
 
@@ -94,6 +102,8 @@ def store_of(host: Host, section: RepositorySettings) -> ObjectStore:
         ca_file=section.ca_file,
         allow_http=section.allow_http,
         credentials=_credentials(section),
+        retry=host.patience,
+        notice=host.say,
     )
     return open_store(section.url, s3=options, clock=host.clock, random=host.random)
 
@@ -230,6 +240,7 @@ def depositor_of(host: Host, archive: Archive, section: RepositorySettings) -> D
         recipients=lambda keyring: recipients_of(keyring, archive.system, master_keys=masters),
         clock=host.clock,
         random=host.random,
+        reread=archive.repository.refresh,
     )
 
 

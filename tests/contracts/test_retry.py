@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,3 +81,50 @@ def test_closing_ends_the_wait() -> None:
     with pytest.raises(StoreUnavailable, match="closed"):
         Retrier(POLICY, clock, AlwaysLongest(), lambda _seconds: True).run("get", step)
     assert step.tries == 1
+
+
+def test_a_store_that_never_answered_gets_the_smaller_budget_and_one_that_did_the_whole() -> None:
+    policy = replace(POLICY, first_budget_s=15.0)
+    clock = SteppingClock()
+    retrier = Retrier(policy, clock, AlwaysLongest(), clock.wait)
+    began = clock.monotonic_s()
+    with pytest.raises(StoreUnavailable):
+        retrier.run("get", Step(clock, 99))
+    assert 10 < clock.monotonic_s() - began <= 15
+    assert retrier.run("get", Step(clock, 2)) == "answer"
+    began = clock.monotonic_s()
+    with pytest.raises(StoreUnavailable):
+        retrier.run("get", Step(clock, 99))
+    assert 50 < clock.monotonic_s() - began <= 60
+
+
+def test_a_refusal_is_an_answer_too() -> None:
+    clock = SteppingClock()
+    retrier = Retrier(replace(POLICY, first_budget_s=0.0), clock, AlwaysLongest(), clock.wait)
+
+    def refuse() -> str:
+        raise KeyTaken("exists")
+
+    with pytest.raises(KeyTaken):
+        retrier.run("put", refuse)
+    assert retrier.run("get", Step(clock, 3)) == "answer"
+
+
+def test_who_waits_is_told_after_two_seconds_and_not_at_every_try() -> None:
+    clock = SteppingClock()
+    said: list[tuple[float, str]] = []
+    began = clock.monotonic_s()
+
+    def notice(line: str) -> None:
+        said.append((clock.monotonic_s() - began, line))
+
+    retrier = Retrier(POLICY, clock, AlwaysLongest(), clock.wait, notice)
+    assert retrier.run("get", Step(clock, 4)) == "answer"
+    assert said == []
+    with pytest.raises(StoreUnavailable):
+        retrier.run("get", Step(clock, 99))
+    times = [at for at, _line in said]
+    assert times[0] <= 2.5 + 1.5
+    assert all(later - earlier >= 5 for earlier, later in pairwise(times))
+    assert len(times) >= 8
+    assert said[0][1] == "503 on try 5; asking again, for up to 60 s"

@@ -24,7 +24,7 @@ def test_commands_tell_the_same_story_as_text_and_as_json(scenes: Scenes) -> Non
     last = scene.archive_all()
 
     (listed,) = scene.json("backups")["backups"]
-    assert listed == taken
+    assert {**listed, "repository": "main"} == taken
     assert listed["bytes"] > listed["stored_bytes"] > 0
     assert taken["id"] in scene.call("backups").stdout
 
@@ -89,6 +89,29 @@ def test_losing_the_state_folder_loses_nothing(scenes: Scenes) -> None:
     scene.stage.serve()
     scene.archive_all()
     scene.prove_archived()
+
+
+def test_a_repository_that_fails_keeps_no_other_from_its_backup(scenes: Scenes) -> None:
+    scene = scenes.make()
+    several = scene.stage.folder / "several.toml"
+    (scene.stage.folder / "empty").mkdir()
+    text = scene.stage.config.read_text()
+    section = text[text.index("[repository.main]") : text.index("[cluster.main]")]
+    section = section.replace("[repository.main]", "[repository.new]")
+    section = section.replace(f"{scene.stage.folder}/repository", f"{scene.stage.folder}/empty")
+    names = 'repository = ["new", "main"]'
+    several.write_text(text.replace('repository = "main"', names) + "\n" + section)
+    told = scene.call("backup", "--wait", "0", "--output", "json", config=several)
+    assert told.exit_status == 1, told.stderr
+    (taken,) = told.json["backups"]
+    assert taken["repository"] == "main"
+    (failed,) = told.json["failed"]
+    assert (failed["repository"], failed["code"]) == ("new", "WA-NO-REPOSITORY")
+    assert failed["hint"]
+    assert [one["id"] for one in scene.json("backups")["backups"]] == [taken["id"]]
+    assert list((scene.stage.folder / "empty").iterdir()) == []
+    several.write_text(text.replace("/repository", "/empty"))
+    assert scene.call("backup", config=several).exit_status == 10
 
 
 def test_times_of_status_are_utc_and_ordered(scenes: Scenes) -> None:

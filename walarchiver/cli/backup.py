@@ -1,8 +1,13 @@
-"""`walarchiver backup`: take a base backup, with progress, and say what it takes to use it."""
+"""`walarchiver backup`: take a base backup, with progress, and say what it takes to use it.
+
+Of several repositories each gets its own backup; one that fails keeps none of the others from it, and
+the exit status is 1 then.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from walarchiver.assembly import Archive, Host, depositor_of, join_archive
@@ -10,7 +15,7 @@ from walarchiver.backup import BackupProgress, BackupRequest, rates, take_backup
 from walarchiver.cli.backups import backup_members
 from walarchiver.cli.context import Context
 from walarchiver.core.lsn import format_lsn
-from walarchiver.errors import ConfigError
+from walarchiver.errors import ConfigError, WalarchiverError
 from walarchiver.format.records import BackupRecord
 from walarchiver.postgres.outsideconf import read_outside_configuration
 from walarchiver.postgres.probe import ServerFacts, backup_facts, probe_server
@@ -37,7 +42,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
-    host = Host.here(context.settings())
+    host = context.host()
     name = host.settings.cluster_name(context.cluster)
     dsn = host.settings.cluster(name).dsn
     if dsn is None:
@@ -50,26 +55,69 @@ def run(context: Context, args: argparse.Namespace) -> int:
         fast_checkpoint=not args.spread_checkpoint,
         packages=args.packages,
     )
-    done, usable = [], True
-    for repository in host.settings.cluster(name).repositories:
-        archive = join_archive(host, name, repository, lambda: server, server.system)
-        record = _take(context, host, archive, repository, server, request)
-        context.progress(f"backup: waiting until its WAL is archived up to {format_lsn(record.stop_lsn)}")
-        usable = usable and wait_for_wal(
-            archive.ledger, record, archive.segment_size, tries=args.wait * 2 + 1, pause_s=0.5
-        )
-        done.append((repository, record))
-    text = "\n".join(
-        f"base backup {record.backup} of cluster {name} is in repository {repository}: {record.raw:,} bytes, "
-        f"{record.stored:,} stored, {record.parts} parts"
+    repositories = host.settings.cluster(name).repositories
+    done: list[tuple[str, BackupRecord]] = []
+    failed: list[tuple[str, WalarchiverError]] = []
+    usable = True
+    for repository in repositories:
+        try:
+            archive = join_archive(host, name, repository, lambda: server, server.system)
+            record = _take(context, host, archive, repository, server, request)
+            done.append((repository, record))
+            context.progress(f"backup: waiting until its WAL is archived up to {format_lsn(record.stop_lsn)}")
+            usable &= wait_for_wal(
+                archive.ledger, record, archive.segment_size, tries=args.wait * 2 + 1, pause_s=0.5
+            )
+        except WalarchiverError as error:
+            if len(repositories) == 1:
+                raise
+            context.progress(f"backup: repository {repository} failed: {error.message}")
+            failed.append((repository, error))  # the others' backups are worth having
+    return _report(context, args, name, done, failed, usable=usable)
+
+
+def _report(
+    context: Context,
+    args: argparse.Namespace,
+    cluster: str,
+    done: Sequence[tuple[str, BackupRecord]],
+    failed: Sequence[tuple[str, WalarchiverError]],
+    *,
+    usable: bool,
+) -> int:
+    """Say what became of each repository; the exit status."""
+    lines = [
+        f"base backup {record.backup} of cluster {cluster} is in repository {repository}: "
+        f"{record.raw:,} bytes, {record.stored:,} stored, {record.parts} parts"
         for repository, record in done
-    )
+    ]
+    lines += [
+        f"FAILED in repository {repository}: {error.code}: {error.message}\n  next: {error.next_step}"
+        for repository, error in failed
+    ]
     if not usable:
-        text += (
-            f"\nnot restorable yet: its WAL was not archived within {args.wait} s. Is archiving running? "
+        lines.append(
+            f"not restorable yet: its WAL was not archived within {args.wait} s. Is archiving running? "
             "`walarchiver status` tells when it is."
         )
-    context.result(text, {"backups": [backup_members(record) for _, record in done], "restorable": usable})
+    context.result(
+        "\n".join(lines),
+        {
+            "backups": [{"repository": repository, **backup_members(record)} for repository, record in done],
+            "failed": [
+                {
+                    "repository": repository,
+                    "code": error.code,
+                    "message": error.message,
+                    "hint": error.next_step,
+                }
+                for repository, error in failed
+            ],
+            "restorable": usable and bool(done),
+        },
+    )
+    if failed:
+        return WalarchiverError.exit_status
     return 0 if usable else DEGRADED
 
 

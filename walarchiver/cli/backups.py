@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from walarchiver.assembly import Host, open_archive
+from walarchiver.assembly import open_archive
 from walarchiver.cli.context import Context
 from walarchiver.core.lsn import format_lsn
 from walarchiver.core.moment import format_rfc3339
@@ -22,7 +22,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
-    host = Host.here(context.settings())
+    host = context.host()
     archive = open_archive(host, context.cluster, system=args.system)
     found = archive.catalog.backups()
     lines = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from walarchiver.assembly import Host, open_archive
+from walarchiver.assembly import open_archive
 from walarchiver.cli.context import Context
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
-    host = Host.here(context.settings())
+    host = context.host()
     archive = open_archive(host, context.cluster)
     assert args.verb == "rebuild"
     state = archive.ledger.rebuild()

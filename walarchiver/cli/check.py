@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from walarchiver.assembly import Host
 from walarchiver.cli.asking import prove_horizon
 from walarchiver.cli.context import Context
 from walarchiver.errors import WalarchiverError
@@ -59,7 +58,7 @@ def run(context: Context, args: argparse.Namespace) -> int:
 
 
 def _report(context: Context, args: argparse.Namespace) -> CheckReport:
-    host = Host.here(context.settings())
+    host = context.host()
     cluster = host.settings.cluster_name(context.cluster)
     request = CheckRequest(
         cluster=cluster,

@@ -10,13 +10,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from walarchiver.errors import WalarchiverError
 from walarchiver.settings import Settings, config_path, load_settings
+
+if TYPE_CHECKING:
+    from walarchiver.assembly import Host
 
 SCHEMA_VERSION = 1
 
@@ -49,6 +52,13 @@ class Context:
         """The configuration. Raises ConfigError with every fault in it."""
         return load_settings(self.config)
 
+    def host(self) -> Host:
+        """What a command works with; a person waits for it. Raises ConfigError."""
+        from walarchiver.assembly import Host  # `--help` and `explain` do without
+        from walarchiver.storage.retry import INTERACTIVE
+
+        return replace(Host.here(self.settings()), patience=INTERACTIVE, say=self.progress, warn=self.warning)
+
     def result(self, text: str, members: Mapping[str, object]) -> None:
         """The answer: `text` for people, or `members` (with `schema_version`) for machines."""
         if self.output is Output.JSON:
@@ -60,6 +70,10 @@ class Context:
         """Something a waiting person wants to know; --quiet drops it."""
         if not self.quiet:
             print(line, file=self.stderr, flush=True)
+
+    def warning(self, line: str) -> None:
+        """Something that did not keep the command from going on; --quiet does not drop it."""
+        print(f"warning: {line}", file=self.stderr, flush=True)
 
     def failure(self, error: WalarchiverError) -> None:
         """What went wrong, and the next step."""

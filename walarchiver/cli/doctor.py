@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from walarchiver.assembly import Host
 from walarchiver.cli.context import Context
 from walarchiver.operate.bundle import write_bundle
 from walarchiver.operate.doctor import examine
@@ -31,7 +30,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
-    host = Host.here(context.settings())
+    host = context.host()
     cluster = host.settings.cluster_name(context.cluster)
     examination = examine(host, cluster, context.progress)
     text = findings_text(examination.findings)

@@ -37,7 +37,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(context: Context, args: argparse.Namespace) -> int:
     check_name(args.name)
-    host = Host.here(context.settings())
+    host = context.host()
     cluster = host.settings.cluster_name(context.cluster)
     dsn = host.settings.cluster(cluster).dsn
     if dsn is None:

@@ -25,7 +25,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
-    host = Host.here(context.settings())
+    host = context.host()
     return show(context, host, answer(context, host, args))
 
 

@@ -81,7 +81,7 @@ class _Job:
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
-    host = Host.here(context.settings())
+    host = context.host()
     began_s = host.clock.monotonic_s()
     place = Workplace.beside(args.into)
     check_unused(place.target)

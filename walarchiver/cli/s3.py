@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from walarchiver.assembly import Host
 from walarchiver.cli.context import Context
 from walarchiver.operate.findings import exit_of, findings_text
 from walarchiver.operate.storeprobe import chosen_repository, probe_store
@@ -24,7 +23,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(context: Context, args: argparse.Namespace) -> int:
     assert args.verb == "probe"
-    host = Host.here(context.settings())
+    host = context.host()
     name = chosen_repository(host.settings, args.repository)
     probed = probe_store(host, name)
     text = f"repository {name} at {probed.url}\n{findings_text(probed.findings)}"

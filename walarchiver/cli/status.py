@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from walarchiver.assembly import Host, open_archive
+from walarchiver.assembly import open_archive
 from walarchiver.cli.asking import prove_horizon
 from walarchiver.cli.context import Context
 from walarchiver.cli.when import both_clocks
@@ -24,7 +24,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
-    host = Host.here(context.settings())
+    host = context.host()
     archive = open_archive(host, context.cluster, system=args.system)
     status = status_of(archive, host.clock)
     if status.latest is None and status.backups:

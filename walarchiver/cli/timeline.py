@@ -31,7 +31,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
-    host = Host.here(context.settings())
+    host = context.host()
     now_us = host.clock.now_us()
     first, last = (
         None if text is None else _instant(host, text, option, now_us)

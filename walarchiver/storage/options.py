@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -57,6 +58,8 @@ class S3Options:
     connect_timeout_s: float = 5.0
     read_timeout_s: float = 30.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    notice: Callable[[str], None] = lambda _line: None
+    """Gets a line when the store has not answered for seconds and is asked again."""
     pool_size: int = 16
     """Connections, and so requests in flight, at most."""
     list_page_keys: int = 1000

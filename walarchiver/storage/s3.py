@@ -62,7 +62,7 @@ class S3Store:
         self._options = options
         self._clock = clock
         self._closing = threading.Event()
-        self._retrier = Retrier(options.retry, clock, random, self._closing.wait)
+        self._retrier = Retrier(options.retry, clock, random, self._closing.wait, options.notice)
         self._slots = threading.BoundedSemaphore(options.pool_size)
         self._sends_crc = options.checksum_mode is not ChecksumMode.WHEN_REQUIRED
         self._crc_settled = options.checksum_mode is not ChecksumMode.AUTO
