@@ -2,4 +2,6 @@
 
 from importlib.util import find_spec
 
-pytest_plugins = [name for name in ("tests.kit.s3", "tests.kit.postgres") if find_spec(name) is not None]
+pytest_plugins = [
+    name for name in ("tests.kit.order", "tests.kit.s3", "tests.kit.postgres") if find_spec(name) is not None
+]

@@ -136,10 +136,10 @@ class Scene:
         self.cluster.psql("SELECT pg_logical_emit_message(true, 'test', 'x')")
         return self.cluster.psql("SELECT pg_walfile_name(pg_switch_wal() - 1)")
 
-    def archive_all(self) -> str:
+    def archive_all(self, *, patience_s: float = PATIENCE_S) -> str:
         """Switch, and return once PostgreSQL was told that this segment is archived; its name."""
         name = self.switch()
-        until(lambda: self.archived(name), f"{name} archived")
+        until(lambda: self.archived(name), f"{name} archived", patience_s=patience_s)
         return name
 
     def restorable(self) -> Json:

@@ -3,74 +3,23 @@
 from __future__ import annotations
 
 import random
-import shutil
-import threading
-from dataclasses import dataclass
-from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.integration.oracle import SETTINGS, Oracle, State, pgbench_balances, read_state
-from tests.integration.scene import Json, Scene, Scenes, end, instant, until
-from walarchiver.core.moment import CommitTime, format_rfc3339
+from tests.integration.moments import History, live_through
+from tests.integration.scene import Scenes, instant
+from walarchiver.core.moment import CommitTime
 
 RANDOM_MOMENTS = 5
-COMMITS_BEHIND_THE_BACKUP = 900
 SEED = 20260
 SECOND_US = 1_000_000
-
-
-@dataclass
-class History:
-    """What the live server went through, and who knows it."""
-
-    scene: Scene
-    oracle: Oracle
-    config: Path
-    restored: int = 0
-
-    def restore(self, at: str) -> tuple[State, Json]:
-        """Restore to `at` on an empty machine: the rows that are there, and what the command told."""
-        self.restored += 1
-        into = self.scene.stage.folder / f"r{self.restored}"
-        told = self.scene.restore(at, into, config=self.config)
-        try:
-            found, balances = read_state(told["dsn"]), pgbench_balances(told["dsn"])
-        finally:
-            end(told["pid"], into)
-        shutil.rmtree(into)
-        assert len(set(balances)) == 1, balances
-        assert self.scene.counted("failed_count") == 0
-        return found, told
 
 
 @pytest.fixture
 def history(scenes: Scenes, major: int) -> History:
     """A base backup under load, then some seconds of work, all of it archived."""
-    scene = scenes.make(major, store="s3", settings={**SETTINGS, "max_wal_size": "64MB"})
-    dsn = scene.cluster.dsn()
-    Oracle.make_tables(dsn)
-    scene.cluster.program("pgbench", "-i", "-q", "-I", "dtGp", "-s", "1", "-d", dsn)
-    oracle = Oracle(dsn, seed=SEED + major)
-    halt = threading.Event()
-
-    def bench() -> None:
-        while not halt.is_set():
-            scene.cluster.program("pgbench", "-n", "-c", "2", "-T", "1", "-R", "200", dsn)
-
-    load = threading.Thread(target=bench)
-    oracle.start()
-    load.start()
-    try:
-        scene.json("backup")
-        enough = len(oracle.done) + COMMITS_BEHIND_THE_BACKUP
-        until(lambda: len(oracle.done) >= enough, "work behind the backup")
-    finally:
-        halt.set()
-        load.join()
-        oracle.stop()
-    return History(scene, oracle, scene.reader())
+    return live_through(scenes, major, seed=SEED + major)
 
 
 def test_restores_to_chosen_moments_are_exact_row_by_row(history: History, major: int) -> None:
@@ -86,7 +35,7 @@ def test_restores_to_chosen_moments_are_exact_row_by_row(history: History, major
     restorable = {xid: time for xid, time in oracle.times.items() if time > instant(backup["stop_time"])}
     chance = random.Random(SEED * major)
     for moment in chosen_moments(sorted(restorable.values()), chance):
-        check_moment(history, moment)
+        history.check(moment)
     check_transaction(history, chance.choice(sorted(restorable)))
     everything = oracle.state(oracle.times)
     found, _ = history.restore("name:after_work")
@@ -102,19 +51,6 @@ def chosen_moments(commits: list[CommitTime], chance: random.Random) -> list[Com
     moments = [CommitTime(chance.randint(first, last)) for _ in range(RANDOM_MOMENTS - 2)]
     moments.append(CommitTime(chance.randint(first // SECOND_US + 1, last // SECOND_US) * SECOND_US))
     return [*moments, chance.choice(commits)]
-
-
-def check_moment(history: History, moment: CommitTime) -> None:
-    at, oracle = format_rfc3339(moment), history.oracle
-    plan = history.scene.json("plan", "--at", at, config=history.config)
-    found, told = history.restore(at)
-    wanted = oracle.until(moment)
-    if plan["disputed"] is not None:  # commit times ran backwards just there
-        early = CommitTime(moment - plan["disputed"]["backward_us"])
-        assert oracle.until(early) <= found.xids <= wanted
-        wanted = found.xids
-    assert told["stop_lsn"] == plan["stop"]["lsn"]
-    assert found == oracle.state(wanted), at
 
 
 def check_transaction(history: History, xid: int) -> None:

@@ -69,7 +69,11 @@ def test_a_server_killed_at_any_step_of_archiving_loses_nothing(scenes: Scenes) 
 
 
 def test_a_server_killed_at_random_under_load_loses_nothing(scenes: Scenes) -> None:
-    chance = random.Random(7)
+    kill_at_random(scenes, KILLS, random.Random(7))
+
+
+def kill_at_random(scenes: Scenes, kills: int, chance: random.Random) -> int:
+    """Kill the server again and again under load, compare everything; how many files were compared."""
     scene = scenes.make(store="s3", settings=KEEP_ALL_WAL)
     dsn = scene.cluster.dsn()
     scene.cluster.program("pgbench", "-i", "-q", "-I", "dtGp", "-s", "1", "-d", dsn)
@@ -82,7 +86,7 @@ def test_a_server_killed_at_random_under_load_loses_nothing(scenes: Scenes) -> N
     bench = threading.Thread(target=load)
     bench.start()
     try:
-        for _ in range(KILLS):
+        for _ in range(kills):
             halt.wait(chance.uniform(0.05, 1.2))
             scene.switch()
             halt.wait(chance.uniform(0.0, 0.05))
@@ -92,10 +96,12 @@ def test_a_server_killed_at_random_under_load_loses_nothing(scenes: Scenes) -> N
         halt.set()
         bench.join()
     last = scene.archive_all()
-    assert scene.prove_archived() > KILLS
+    compared = scene.prove_archived()
+    assert compared > kills
     assert scene.stage.stop_server() == 0
     scene.prove_rebuild()
     prove_unbroken(scene, last)
+    return compared
 
 
 def prove_unbroken(scene: Scene, last: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 
 from tests.integration.oracle import SETTINGS, Oracle, State, read_state
-from tests.integration.scene import Json, Scene, Scenes, end
+from tests.integration.scene import PATIENCE_S, Json, Scene, Scenes, end
 from tests.kit.postgres import as_server_user
 from walarchiver.core.moment import CommitTime, format_rfc3339
 from walarchiver.core.segment import Segment
@@ -115,12 +115,12 @@ def test_everything_archived_comes_back_exactly(scenes: Scenes, major: int) -> N
     scene.prove_rebuild()
 
 
-def write_segments(scene: Scene, count: int) -> None:
+def write_segments(scene: Scene, count: int, *, patience_s: float = PATIENCE_S) -> None:
     with psycopg.connect(scene.cluster.dsn(), autocommit=True) as sql:
         for _ in range(count):
             sql.execute(b"SELECT pg_logical_emit_message(true, 'test', repeat('x', 10000))")
             sql.execute(b"SELECT pg_switch_wal()")
-    scene.archive_all()
+    scene.archive_all(patience_s=patience_s)
 
 
 def check_archive(scene: Scene) -> None:
