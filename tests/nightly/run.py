@@ -105,6 +105,7 @@ def run_part(name: str, out: Path, seed: int, jobs: int, limit_s: float) -> dict
         "seconds": round(clock.monotonic_s() - began_s),
         "jobs": jobs,
         "seed": seed,
+        "commit": commit(),
         "status": status,
         **(figures(report) if report.is_file() else {}),
     }
@@ -141,6 +142,14 @@ COUNTED = ("tests", "failures", "errors", "skipped")
 
 def passed(result: dict[str, Any]) -> bool:
     return result["status"] == 0 and result.get("tests", 0) > result.get("skipped", 0)
+
+
+def commit() -> str:
+    """Which source was run; `+` when files differ from it."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
 
 
 def machine() -> str:
