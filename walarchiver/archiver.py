@@ -47,7 +47,7 @@ from walarchiver.core.walpage import (
     read_first_page,
 )
 from walarchiver.depositor import Deposit, Depositor
-from walarchiver.errors import CorruptSegment, MalformedObject, SegmentConflict
+from walarchiver.errors import CorruptSegment, EpochOutdated, MalformedObject, SegmentConflict
 from walarchiver.format.records import (
     FirstPage,
     ForkFact,
@@ -63,6 +63,8 @@ from walarchiver.ledgerqueue import LedgerQueue
 PART_BYTES = 64 << 20
 """Plain bytes per object; docs/format.md."""
 READ_BYTES = 1 << 20
+SEALINGS_MAX = 4
+"""A file is sealed anew when the keyring changed meanwhile, this often at most."""
 HISTORY_BYTES_MAX = 1 << 20
 """A line per ancestor: a few hundred bytes; anything near this is not a history."""
 
@@ -155,6 +157,16 @@ class Archiver:
             digest, length = await loop.run_in_executor(self._cpu, self._digest, file, path)
             refuse_other_content(name, recorded, digest, length)
             return Archived(name, length, fresh=False)
+        for left in reversed(range(SEALINGS_MAX)):
+            try:
+                return await self._archive_new(name, file, path)
+            except EpochOutdated:
+                if not left:
+                    raise
+                await loop.run_in_executor(self._io, self._depositor.reread_keyrings)
+        raise AssertionError("the last sealing returned or raised")
+
+    async def _archive_new(self, name: str, file: WalFile, path: Path) -> Archived:
         record, epochs = await self._deposit(name, file, path)
         self._observe("archive: deposited")
         riding: list[Record] = []
@@ -171,7 +183,7 @@ class Archiver:
         await self._queue.submit(Proposal(name, decide))
         self._observe("archive: recorded")
         self._accompanied(riding)
-        standing = await loop.run_in_executor(self._io, self.catalog.file, name)
+        standing = await asyncio.get_running_loop().run_in_executor(self._io, self.catalog.file, name)
         return Archived(name, record.len, fresh=standing == record)
 
     async def _deposit(self, name: str, file: WalFile, path: Path) -> tuple[FileRecord, frozenset[str]]:

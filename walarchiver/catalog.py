@@ -68,6 +68,9 @@ class Catalog:
     @contextlib.contextmanager
     def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
         with self._lock, translated():
+            if self._db.in_transaction:  # ours, further out
+                yield
+                return
             self._db.execute(f"BEGIN {kind}")
             try:
                 yield
@@ -75,6 +78,12 @@ class Catalog:
             finally:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is applied inside goes in whole or, when anything is raised, not at all."""
+        with self._transaction():
+            yield
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -187,7 +196,7 @@ class Catalog:
             system=system,
             next_seq=self.next_seq(),
             prev=str(prev),
-            keyring_n=max((record.n for record in self.keyrings()), default=0),
+            keyring_n=self.keyring_n(),
             voids=tuple(VoidMark(int(str(seq)), str(sha256)) for seq, sha256 in marks),
             head_time=None if time is None else int(str(time)),
             cluster=clusters[-1] if clusters else None,
@@ -328,6 +337,10 @@ class Catalog:
             first,
         )
         return tuple(str(name) for (name,) in rows)
+
+    def keyring_n(self) -> int:
+        """The number of the keyring in force on the chain; 0 before its first entry."""
+        return max((record.n for record in self.keyrings()), default=0)
 
     def keyrings(self) -> list[KeyringRecord]:
         return [record for record in self._records("keyring") if isinstance(record, KeyringRecord)]

@@ -3,7 +3,9 @@
 Rules (docs/format.md, "Keys and trust", "Writes"):
 - The epoch key lives in memory only. A new one is made at start, after a day, after 100 000
   objects and when the keyring changes; its key object is durable before the key is used, and its
-  `epoch` record enters the ledger before or together with the first object that uses it.
+  `epoch` record enters the ledger before or together with the first object that uses it, and never
+  behind a keyring later than the one whose custodians the key was wrapped to.
+- Who is no writer in the newest keyring seals nothing: it could never be recorded.
 - Object names carry 16 random hex digits, so a taken name means that an earlier try of this very
   put succeeded.
 - Bodies are built in memory, one part at a time; callers bound how many are under way.
@@ -27,9 +29,9 @@ from walarchiver.core.segment import (
     SegmentFile,
     WalFile,
 )
-from walarchiver.errors import KeyTaken
+from walarchiver.errors import EpochOutdated, KeyTaken, WriterRevoked
 from walarchiver.format.header import Header
-from walarchiver.format.keyring import Keyring
+from walarchiver.format.keyring import Keyring, Role
 from walarchiver.format.records import EpochRecord, Record, StoredObject
 from walarchiver.format.seal import FAST, ZstdParams, seal
 from walarchiver.format.signed import Signer
@@ -56,7 +58,16 @@ class _Epoch:
     id: str
     key: bytes
     born_s: float
+    keyring_n: int
     used: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """The record of an epoch key, and the keyring whose custodians it was wrapped to."""
+
+    record: EpochRecord
+    keyring_n: int
 
 
 class Depositor:
@@ -75,7 +86,9 @@ class Depositor:
         clock: Clock,
         random: Random,
         zstd: ZstdParams = FAST,
+        reread: Callable[[], object] = lambda: None,
     ) -> None:
+        """`keyring` gives the newest one known; `reread` looks for newer ones in the store."""
         self._store = store
         self._repo = repo
         self._system = system
@@ -88,8 +101,8 @@ class Depositor:
         self._zstd = zstd
         self._lock = threading.Lock()
         self._epoch: _Epoch | None = None
-        self._records: dict[str, EpochRecord] = {}
-        self._keyring_n = -1
+        self._reread = reread
+        self._drawn: dict[str, _Drawn] = {}
 
     def _oid(self) -> str:
         return self._random.token(OID_BYTES).hex()
@@ -101,11 +114,15 @@ class Depositor:
             epoch = self._epoch
             now_s = self._clock.monotonic_s()
             keyring = self._keyring()
+            if not keyring.has_role(Role.WRITER, self._signer.id, self._system):
+                raise WriterRevoked(
+                    f"key {self._signer.id} is no writer of system {self._system} in keyring {keyring.n}"
+                )
             if (
                 epoch is None
                 or epoch.used >= EPOCH_OBJECTS_MAX
                 or now_s - epoch.born_s > EPOCH_SECONDS_MAX
-                or keyring.n != self._keyring_n
+                or keyring.n != epoch.keyring_n
             ):
                 epoch = self._new_epoch(keyring, now_s)
             epoch.used += 1
@@ -126,15 +143,28 @@ class Depositor:
             except KeyTaken:
                 # Ours from an ambiguous try, or somebody's: either way a key we cannot be sure of.
                 continue
-            epoch = _Epoch(fresh.epoch, fresh.key, born_s=now_s)
-            self._records[fresh.epoch] = EpochRecord(epoch=fresh.epoch, sha256=fresh.sha256)
+            epoch = _Epoch(fresh.epoch, fresh.key, born_s=now_s, keyring_n=keyring.n)
+            self._drawn[fresh.epoch] = _Drawn(EpochRecord(epoch=fresh.epoch, sha256=fresh.sha256), keyring.n)
             self._epoch = epoch
-            self._keyring_n = keyring.n
             return epoch
 
     def epoch_records(self, catalog: Catalog, epochs: Iterable[str]) -> tuple[Record, ...]:
-        """The `epoch` records that must enter the ledger no later than objects sealed with these keys."""
-        return tuple(self._records[epoch] for epoch in sorted(set(epochs)) if catalog.epoch(epoch) is None)
+        """The `epoch` records that must enter the ledger no later than objects sealed with these keys.
+
+        Raises EpochOutdated when the chain's keyring is later than the one a key was wrapped for.
+        """
+        due = [self._drawn[epoch] for epoch in sorted(set(epochs)) if catalog.epoch(epoch) is None]
+        for drawn in due:
+            if drawn.keyring_n < catalog.keyring_n():
+                raise EpochOutdated(
+                    f"epoch key {drawn.record.epoch} was wrapped to the custodians of keyring "
+                    f"{drawn.keyring_n}, and keyring {catalog.keyring_n()} is in force"
+                )
+        return tuple(drawn.record for drawn in due)
+
+    def reread_keyrings(self) -> None:
+        """Look for newer keyrings in the store. Raises KeyringBroken, StoreUnavailable."""
+        self._reread()
 
     # --- sealing -----------------------------------------------------------------------------------
 

@@ -15,7 +15,9 @@ from walarchiver.ports import Clock
 from walarchiver.status import Status, status_of
 
 INTERVAL_S = 10.0
-ALARMING = frozenset({"WA-DIVERGENCE", "WA-WRONG-CLUSTER", "WA-SEGMENT-CORRUPT", "WA-LEDGER", "WA-UNTRUSTED"})
+ALARMING = frozenset(
+    {"WA-DIVERGENCE", "WA-WRONG-CLUSTER", "WA-SEGMENT-CORRUPT", "WA-LEDGER", "WA-UNTRUSTED", "WA-REVOKED"}
+)
 """Refusals that a person should look at; each is counted in walarchiver_alarms_total."""
 
 log = get_log("gauges")

@@ -34,10 +34,11 @@ from walarchiver.errors import (
     ObjectDamaged,
     ObjectMissing,
     WalarchiverError,
+    WriterRevoked,
 )
 from walarchiver.format.chain import Accepted, ChainState, Void, accept, build_entry, is_from_member, void
 from walarchiver.format.entry import ENTRY_BYTES_MAX, RECORDS_MAX
-from walarchiver.format.keyring import Keyring
+from walarchiver.format.keyring import Keyring, Role
 from walarchiver.format.records import Record
 from walarchiver.format.signed import Signer
 from walarchiver.log import get_log
@@ -337,10 +338,7 @@ class Ledger:
         )
         verdict = self._judge(state, seq, raw)
         if isinstance(verdict, Void):
-            raise LedgerBroken(
-                f"our own entry {seq} would not verify: {verdict.why}",
-                hint="Is this host's signing key in the keyring as a writer for this cluster?",
-            )
+            raise self._refused_entry(seq, verdict)
         key = ledger_key(self.system, seq)
         self._observe("ledger: before put")
         try:
@@ -353,6 +351,17 @@ class Ledger:
         self._apply(seq, verdict)
         self._observe("ledger: after apply")
         return True
+
+    def _refused_entry(self, seq: int, verdict: Void) -> WalarchiverError:
+        """Why our own entry would be void: this key was removed from the keyring, or something is wrong."""
+        assert self._writer is not None
+        writer, keyrings = self._writer.signer.id, self._keyrings.known()
+        keyring = keyrings.get(max(self.state().keyring_n, 1)) or keyrings[max(keyrings)]
+        if not any(keyring.has_role(role, writer, self.system) for role in (Role.WRITER, Role.ADMIN)):
+            return WriterRevoked(
+                f"key {writer} is neither writer nor admin of system {self.system} in keyring {keyring.n}"
+            )
+        return LedgerBroken(f"our own entry {seq} would not verify: {verdict.why}")
 
     def rebuild(self, progress: Callable[[int], None] = lambda _seq: None) -> ChainState:
         """Make the projection again from the repository alone, and put it in the old one's place.

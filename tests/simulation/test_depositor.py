@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from walarchiver.format.entry import ENTRY_BYTES_MAX, parse_entry
 from walarchiver.format.epoch import parse_epoch_object
 from walarchiver.format.header import PREFIX_BYTES, parse_header
 from walarchiver.format.keyring import Keyring, Role, parse_keyring, sign_keyring
-from walarchiver.format.records import WalRecord
+from walarchiver.format.records import EpochRecord, WalRecord
+from walarchiver.ledger import fact
 
 KEYS = f"v1/c/{SYSTEM}/keys/"
 
@@ -265,8 +267,9 @@ def test_junk_in_the_place_of_a_later_revision_hides_nothing(junk: bytes, tmp_pa
     assert reader.plain(path.name) == path.read_bytes()
 
 
-def test_the_revision_in_force_is_the_admins_newest(tmp_path: Path) -> None:
-    """Rotation: an admin wraps the key to other custodians; the newest wrap counts."""
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_revision_in_force_is_the_newest_that_an_admin_recorded(tmp_path: Path, recorded: bool) -> None:
+    """Rotation: an admin wraps the key to other custodians; the newest recorded wrap counts."""
     from dataclasses import replace
 
     from walarchiver.format.epoch import Stanza, sign_epoch_object
@@ -281,8 +284,12 @@ def test_the_revision_in_force_is_the_admins_newest(tmp_path: Path) -> None:
     admin = world.key("admin").signer()
     (bob,) = [s for s in first.stanzas if s.recipient == world.identity("bob").recipient]
     rotated = replace(first, revision=1, by=admin.id, stanzas=(Stanza(bob.recipient, bob.type, bob.body),))
-    world.memory.put_new(key.replace(".0000.", ".0001."), sign_epoch_object(rotated, admin))
-    for who, opens in (("bob", True), ("alice", False)):
+    second = sign_epoch_object(rotated, admin)
+    world.memory.put_new(key.replace(".0000.", ".0001."), second)
+    if recorded:
+        record = EpochRecord(first.epoch, hashlib.sha256(second).hexdigest(), 1)
+        assert world.process(signer=admin).ledger.commit([fact("rotate", record)]) == [None]
+    for who, opens in (("bob", True), ("alice", not recorded)):
         reader = world.process(write=False, identities=[world.identity(who)])
         reader.ledger.refresh()
         if opens:

@@ -54,6 +54,13 @@ class LedgerContended(Transient):
     hint = "Are several hosts archiving the same cluster? See the alarm log."
 
 
+class EpochOutdated(Transient):
+    """The keyring changed while this was sealed; it has to be sealed anew, to the new custodians."""
+
+    code = "WA-EPOCH"
+    hint = "Nothing to do for a WAL file: PostgreSQL offers it again. Begin an interrupted backup anew."
+
+
 class DatabaseUnavailable(Transient):
     """PostgreSQL could not be asked."""
 

@@ -101,6 +101,30 @@ class KeyCannotOpen(Refused):
     hint = "Name a custodian's key file as `identity` of the repository."
 
 
+class WriterRevoked(Refused):
+    """This host's signing key is not, or no longer, a writer of the cluster in the newest keyring."""
+
+    code = "WA-REVOKED"
+    hint = (
+        "An administrator adds its public form with `walarchiver keys member add`, or `signing_key` names a "
+        "key that is a member. A running server looks again by itself."
+    )
+
+
+class LastKeyHolder(Refused):
+    """The change would leave a repository or a cluster without a custodian, or without any writer."""
+
+    code = "WA-LAST-KEY"
+    hint = "Add the one who takes over first: `walarchiver keys recipient add` or `keys member add`."
+
+
+class KeyringChanged(Refused):
+    """Somebody else changed the keyring meanwhile; what was asked was not done."""
+
+    code = "WA-KEYRING-CHANGED"
+    hint = "Look at `walarchiver keys list`, and give the command again if the change is still wanted."
+
+
 class NotPermitted(Refused):
     """The caller on the socket is not one of the users that may do this."""
 

@@ -82,6 +82,10 @@ class Keyring:
         """Members with this role whose scope includes the cluster."""
         return tuple(member for member in self.members if member.role is role and member.covers(system))
 
+    def has_role(self, role: Role, member_id: str, system: str) -> bool:
+        """Whether this signing key has the role on the cluster."""
+        return any(member.role is role for member in self.signer(member_id, system))
+
     def signer(self, member_id: str, system: str) -> tuple[KeyringMember, ...]:
         """Every role that this signing key has on the cluster; empty for a stranger."""
         return tuple(
