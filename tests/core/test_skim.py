@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tests.core.twins import scanned_alike
 from tests.kit.wal import MIB, TRANSACTION, WalWriter, main_data
 from walarchiver.core import crc32c as plain
-from walarchiver.core.skim import COMPILED
+from walarchiver.core import skim
 from walarchiver.core.walreader import CrcPolicy
 
-pytestmark = pytest.mark.skipif(not COMPILED, reason="no C compiler or Python headers: the plain scan only")
+pytestmark = pytest.mark.skipif(not skim.COMPILED, reason="the compiled part is not built here")
 
 NOON = 1_795_348_800_000_000
 BUSY_COMMITS = 400
@@ -54,6 +54,16 @@ def test_there_is_something_to_pass() -> None:
     assert len(BUSY_BYTES) >= 4 * MIB
     skimmed = scanned_alike(segments_of(BUSY_BYTES))
     assert skimmed > BUSY_COMMITS
+
+
+@pytest.mark.parametrize("slice_bytes", [8192, 3 * 8192, MIB // 2])
+def test_a_scan_in_slices_is_the_same(slice_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As segments of more than 64 MB are scanned."""
+    monkeypatch.setattr(skim, "SLICE_BYTES", slice_bytes)
+    scanned_alike(segments_of(BUSY_BYTES))
+    content = bytearray(BUSY_BYTES)
+    content[MIB // 2 + 8192 * 3 + 1000] ^= 4
+    scanned_alike(segments_of(bytes(content)), crc=CrcPolicy.ALL)
 
 
 @given(st.lists(st.integers(0, len(BUSY_BYTES) * 8 - 1), min_size=1, max_size=4), st.sampled_from(CrcPolicy))

@@ -103,11 +103,11 @@ typedef struct {
     int crc;
     int collect;
     /* where the walk is */
-    size_t at; /* offset at which the next record starts; may be a page's start */
+    size_t at; /* offset at which the next record starts, may be a page's start; 0: not known yet */
     uint32_t timeline;
     /* what it has seen; positions are offsets */
-    uint64_t records, first, first_prev, last, end;
-    int any, switched;
+    uint64_t records, first, first_prev, last;
+    int any; /* whether `last` is known */
     uint64_t commits, aborts, prepares, events, first_event, last_event, last_commit;
     int64_t min_time, max_time, last_time, backward;
     uint32_t *kept; /* offsets of records for Python to decode */
@@ -327,7 +327,7 @@ static int one_record(Skim *s)
     }
     if (is_wanted(kind) && (s->collect || !is_plain_event(kind)))
         keep(s, start);
-    if (!s->any) {
+    if (s->records == 0) {
         s->any = 1;
         s->first = start;
         s->first_prev = prev;
@@ -336,17 +336,12 @@ static int one_record(Skim *s)
     s->last = start;
     s->timeline = timeline;
     s->at = (after + 7) & ~(size_t)7;
-    s->end = s->at;
-    if ((kind & 0xFFF0) == 0x0040) {
-        s->switched = 1;
-        return 0;
-    }
-    return 1;
+    return (kind & 0xFFF0) != 0x0040; /* nothing follows a SWITCH */
 }
 
 static void skim(Skim *s)
 {
-    if (!skip_carried(s))
+    if (s->at == 0 && !skip_carried(s))
         return;
     while (!s->no_memory && one_record(s))
         ;
@@ -356,7 +351,7 @@ static PyObject *answer(const Skim *s)
 {
     if (s->no_memory)
         return PyErr_NoMemory();
-    if (!s->any)
+    if (s->records == 0)
         Py_RETURN_NONE;
     PyObject *kept = PyList_New((Py_ssize_t)s->kept_count);
     if (kept == NULL)
@@ -368,7 +363,8 @@ static PyObject *answer(const Skim *s)
             return NULL;
         }
     }
-    return Py_BuildValue("(KKKKKKKLLLLKKKKN)", (unsigned long long)s->records,
+    return Py_BuildValue("(KIKKKKKKKLLLLKKKKN)", (unsigned long long)s->at,
+                         (unsigned int)s->timeline, (unsigned long long)s->records,
                          (unsigned long long)s->first, (unsigned long long)s->first_prev,
                          (unsigned long long)s->last, (unsigned long long)s->commits,
                          (unsigned long long)s->aborts, (unsigned long long)s->prepares,
@@ -382,10 +378,11 @@ static PyObject *py_skim(PyObject *module, PyObject *args)
 {
     (void)module;
     Py_buffer buffer;
-    unsigned long long base, stop;
-    unsigned int magic;
+    unsigned long long base, stop, at, last;
+    unsigned int magic, timeline;
     int crc, collect;
-    if (!PyArg_ParseTuple(args, "y*KKIip", &buffer, &base, &stop, &magic, &crc, &collect))
+    if (!PyArg_ParseTuple(args, "y*KKIipKKI", &buffer, &base, &stop, &magic, &crc, &collect, &at, &last,
+                          &timeline))
         return NULL;
     Skim s;
     memset(&s, 0, sizeof s);
@@ -396,6 +393,10 @@ static PyObject *py_skim(PyObject *module, PyObject *args)
     s.magic = (uint16_t)magic;
     s.crc = crc;
     s.collect = collect;
+    s.at = (size_t)at;
+    s.last = last;
+    s.timeline = timeline;
+    s.any = at != 0;
     Py_BEGIN_ALLOW_THREADS
     skim(&s);
     Py_END_ALLOW_THREADS

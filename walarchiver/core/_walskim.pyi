@@ -5,16 +5,29 @@ from walarchiver.core.walreader import Buffer
 # skim: hop over the records that start in one segment, as far as nothing is unusual.
 #
 # base: LSN of data[0]; stop: LSN of the first record not to read; crc: 0 none, 1 the wanted kinds,
-# 2 all; collect: list every decoded kind, not only the rare ones.
+# 2 all; collect: list every decoded kind, not only the rare ones; at, last, timeline: 0, or where
+# an earlier call over the same bytes left off.
 #
-# None when not one record was passed. Else (records, first, first_prev, last, commits, aborts,
-# prepares, min_time, max_time, last_time, backward, events, first_event, last_event, last_commit,
-# kept): positions are offsets in `data` (first_prev: an LSN), times count microseconds since 2000;
-# the fields about events mean something only if events > 0, last_commit only if commits > 0.
-# Releases the GIL.
+# None when not one record was passed. Else (at, timeline, records, first, first_prev, last,
+# commits, aborts, prepares, min_time, max_time, last_time, backward, events, first_event,
+# last_event, last_commit, kept): positions are offsets in `data` (first_prev: an LSN), times count
+# microseconds since 2000; the fields about events mean something only if events > 0, last_commit
+# only if commits > 0. Releases the GIL.
 def skim(
-    data: Buffer, base: int, stop: int, magic: int, crc: int, collect: bool, /
-) -> tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, list[int]] | None: ...
+    data: Buffer,
+    base: int,
+    stop: int,
+    magic: int,
+    crc: int,
+    collect: bool,
+    at: int,
+    last: int,
+    timeline: int,
+    /,
+) -> (
+    tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, list[int]]
+    | None
+): ...
 
 # crc32c: as walarchiver.core.crc32c.crc32c. Releases the GIL.
 def crc32c(data: Buffer, crc: int = 0, /) -> int: ...

@@ -16,7 +16,7 @@ from walarchiver.core.decoding import DECODED, decode
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.scan import Ending, Event, SegmentScan
 from walarchiver.core.segment import Segment, SegmentBytes
-from walarchiver.core.skim import Skimmed, skim
+from walarchiver.core.skim import CRC_WHOLE_SCAN, Skimmed, skim
 from walarchiver.core.tally import Tally
 from walarchiver.core.walpage import SegmentIdentity, read_first_page
 from walarchiver.core.walreader import Buffer, CrcPolicy, Walk
@@ -66,27 +66,27 @@ def scan_segment(
     pages_of: PagesOf,
     *,
     segment_size: SegmentBytes,
-    crc: CrcPolicy = CrcPolicy.INTERESTING,
+    crc: CrcPolicy = CRC_WHOLE_SCAN,
     keep_events: bool = True,
+    seen: Callable[[int, int], None] = lambda _low, _high: None,
 ) -> tuple[SegmentScan, tuple[Event, ...]]:
     """The records that start in `segment`, summed up; and, if kept, every event among them in LSN order.
 
     `pages_of(segment.number)` must not be None. Never raises on damaged bytes: the scan's
-    `ending` is BAD and its `problem` says why.
+    `ending` is BAD and its `problem` says why. `seen`: see `skim`.
     """
     pages = pages_of(segment.number)
     assert pages is not None
-    start, stop = segment.start(segment_size), segment.end(segment_size)
     identity, problem = _identity(segment, pages, segment.name(segment_size))
     passed = None
     if identity is not None and identity.segment_size == segment_size == len(pages):
-        passed = skim(pages, start, stop, identity, crc, keep_events=keep_events)
+        passed = skim(pages, segment, identity, crc, keep_events=keep_events, seen=seen)
     skimmed, tally = passed or (None, Tally(keep_events))
     walk = Walk(
         () if problem else _from(segment.number, pages_of),
         segment_size=segment_size,
         start=skimmed.last if skimmed else None,
-        stop=stop,
+        stop=segment.end(segment_size),
         crc=crc,
         wanted=DECODED,
     )
@@ -99,7 +99,7 @@ def scan_segment(
             walk.refuse(error.message, record)
     if problem:
         walk.refuse(problem)
-    return _summary(segment, start, walk, tally, skimmed), tuple(tally.events)
+    return _summary(segment, segment.start(segment_size), walk, tally, skimmed), tuple(tally.events)
 
 
 def _identity(segment: Segment, pages: Buffer, name: str) -> tuple[SegmentIdentity | None, str]:

@@ -25,6 +25,8 @@ from walarchiver.errors import NotAWalFile
 
 ROOT = "v1/"
 CLUSTERS_PREFIX = "v1/c/"
+CHECKPOINTS_PREFIX = "v1/checkpoint/"
+"""Not in the repository itself: names in the second place, which holds checkpoints only."""
 KEYRING_PREFIX = "v1/keyring/"
 PROBE_PREFIX = "v1/probe/"
 READER_PREFIX = "v1/reader/"
@@ -32,11 +34,13 @@ ROLL_ENTRIES = 4096
 """Ledger entries in one roll-up; the first one's number is a multiple of it."""
 
 _SYSTEM = re.compile(r"[1-9][0-9]{0,19}")
+_REPO = re.compile(r"[0-9a-f]{32}")
 _OID = re.compile(r"[0-9a-f]{16}")
 _BACKUP_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
 _KEYRING_KEY = re.compile(r"v1/keyring/([0-9]{4})\.json")
 _LEDGER_KEY = re.compile(r"v1/c/([1-9][0-9]{0,19})/ledger/([0-9a-f]{16})\.json")
 _EPOCH_KEY = re.compile(r"v1/c/([1-9][0-9]{0,19})/keys/([0-9a-f]{16})\.([0-9]{4})\.json")
+_CHECKPOINT_KEY = re.compile(r"v1/checkpoint/([0-9a-f]{32})/([1-9][0-9]{0,19})/([0-9a-f]{16})\.json")
 _ROLL_KEY = re.compile(r"v1/c/([1-9][0-9]{0,19})/roll/([0-9a-f]{16})-([0-9a-f]{16})\.zst")
 _WAL_KEY = re.compile(
     r"v1/c/([1-9][0-9]{0,19})/wal/([0-9A-F]{8})/([0-9A-F]{8})/([0-9A-F]{24}(?:\.partial)?)"
@@ -67,6 +71,13 @@ class RollName:
     system: str
     first: int
     last: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointName:
+    repo: str
+    system: str
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,20 +227,42 @@ def roll_prefix(system: str) -> str:
     return f"{cluster_prefix(system)}roll/"
 
 
-def roll_key(system: str, first: int) -> str:
+def roll_key(system: str, first: int, block: int = ROLL_ENTRIES) -> str:
     """The roll-up of the ledger entries `first` to `first` + 4095."""
-    if first % ROLL_ENTRIES:
+    if first % block:
         raise ValueError(f"roll-ups do not begin at {first}")
-    return f"{roll_prefix(system)}{_sequence(first)}-{_sequence(first + ROLL_ENTRIES - 1)}.zst"
+    return f"{roll_prefix(system)}{_sequence(first)}-{_sequence(first + block - 1)}.zst"
 
 
-def parse_roll_key(key: str) -> RollName | None:
+def parse_roll_key(key: str, block: int = ROLL_ENTRIES) -> RollName | None:
     match = _ROLL_KEY.fullmatch(key)
     if match is None or not is_system_text(match[1]):
         return None
     first, last = int(match[2], 16), int(match[3], 16)
-    aligned = first % ROLL_ENTRIES == 0 and last == first + ROLL_ENTRIES - 1
+    aligned = first % block == 0 and last == first + block - 1
     return RollName(match[1], first, last) if aligned else None
+
+
+# --- the second place --------------------------------------------------------------------------
+
+
+def checkpoints_prefix(repo: str, system: str) -> str:
+    """All checkpoints of one chain."""
+    if _REPO.fullmatch(repo) is None:
+        raise ValueError(f"{repo!r} is not a repository id")
+    return f"{CHECKPOINTS_PREFIX}{repo}/{_system(system)}/"
+
+
+def checkpoint_key(repo: str, system: str, seq: int) -> str:
+    """The checkpoint that names entry `seq`."""
+    return f"{checkpoints_prefix(repo, system)}{_sequence(seq)}.json"
+
+
+def parse_checkpoint_key(key: str) -> CheckpointName | None:
+    match = _CHECKPOINT_KEY.fullmatch(key)
+    if match is None or not is_system_text(match[2]):
+        return None
+    return CheckpointName(match[1], match[2], int(match[3], 16))
 
 
 # --- sealed bodies ---------------------------------------------------------------------------

@@ -9,12 +9,15 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from walarchiver.core.decoding import decode
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import POSTGRES_EPOCH_US, CommitTime
 from walarchiver.core.scan import Event
+from walarchiver.core.segment import Segment
 from walarchiver.core.tally import EventSums, Tally
 from walarchiver.core.walpage import LONG_HEADER_BYTES, PAGE_BYTES, SHORT_HEADER_BYTES, SegmentIdentity
 from walarchiver.core.walreader import Buffer, CrcPolicy
@@ -29,7 +32,14 @@ else:
     COMPILED = True
 """Whether the compiled part is in use."""
 
+CRC_WHOLE_SCAN = CrcPolicy.ALL if COMPILED else CrcPolicy.INTERESTING
+"""As much as can be afforded of every record of a segment."""
+
 _CRC = {CrcPolicy.NONE: 0, CrcPolicy.INTERESTING: 1, CrcPolicy.ALL: 2}
+
+
+SLICE_BYTES = 64 << 20
+"""So much is passed at once; `seen` hears of each slice, and may let go of its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,53 +54,73 @@ class Skimmed:
 
 def skim(
     pages: Buffer,
-    base: Lsn,
-    stop: Lsn,
+    segment: Segment,
     identity: SegmentIdentity,
     crc: CrcPolicy,
     *,
     keep_events: bool,
+    seen: Callable[[int, int], None] = lambda _low, _high: None,
 ) -> tuple[Skimmed, Tally] | None:
-    """What could be passed at once of a whole segment that begins at `base`; None for nothing.
+    """What could be passed at once of a whole segment; None for nothing.
 
-    Records from `stop` on are not read.
+    `seen(low, high)`: pages[low:high] will not be looked at again before the walk.
     """
     if not COMPILED:
         return None
-    found = _walskim.skim(pages, base, stop, identity.magic, _CRC[crc], keep_events)
-    if found is None:
+    size = identity.segment_size
+    base = segment.start(size)
+    reading = _Reading(pages, base, identity)
+    tally = Tally(keep_events)
+    at = last = timeline = records = first = first_prev = 0
+    for low in range(0, size, SLICE_BYTES):
+        high = min(low + SLICE_BYTES, size)
+        state = (at, last, timeline)
+        found = _walskim.skim(pages, base, base + high, identity.magic, _CRC[crc], keep_events, *state)
+        if found is None:
+            break
+        at, timeline, passed, slice_first, prev, last = found[:6]
+        if not records:
+            first, first_prev = slice_first, prev
+        records += passed
+        try:
+            reading.add(tally, found)
+        except CorruptSegment:
+            return None  # the walk will stop there, and say so
+        seen(low, high - PAGE_BYTES)
+        if at < high:
+            break
+    if not records:
         return None
-    records, first, first_prev, last, commits, aborts, prepares, low, high, _time, backward = found[:11]
-    events, first_event, last_event, last_commit, kept = found[11:]
-    segment = _Segment(pages, base, identity)
-    try:
-        tally = Tally(keep_events)
+    return Skimmed(records, Lsn(base + first), Lsn(first_prev), Lsn(base + last)), tally
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Records that are known to lie whole in one segment, by their offsets."""
+
+    pages: Buffer
+    base: Lsn
+    identity: SegmentIdentity
+
+    def add(self, tally: Tally, found: tuple[Any, ...]) -> None:
+        """Decode what _walskim.skim left to be decoded. Raises CorruptSegment."""
+        commits, aborts, prepares, low, high, _time, backward = found[6:13]
+        events, first_event, last_event, last_commit, kept = found[13:]
         for offset in kept:
-            tally.list(decode(segment.record(offset)))
+            tally.list(decode(self.record(offset)))
         if events:
-            tally.sums = EventSums(
+            sums = EventSums(
                 commits=commits,
                 aborts=aborts,
                 prepares=prepares,
                 min_time=CommitTime(low + POSTGRES_EPOCH_US),
                 max_time=CommitTime(high + POSTGRES_EPOCH_US),
                 backward_us=backward,
-                first=segment.event(first_event),
-                last=segment.event(last_event),
-                last_commit=segment.event(last_commit) if commits else None,
+                first=self.event(first_event),
+                last=self.event(last_event),
+                last_commit=self.event(last_commit) if commits else None,
             )
-    except CorruptSegment:
-        return None  # the walk will stop there, and say so
-    return Skimmed(records, Lsn(base + first), Lsn(first_prev), Lsn(base + last)), tally
-
-
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    """Records that are known to lie whole in one segment, by their offsets."""
-
-    pages: Buffer
-    base: Lsn
-    identity: SegmentIdentity
+            tally.sums = tally.sums.followed_by(sums)
 
     def record(self, offset: int) -> WalRecord:
         data, at = self.pages, offset

@@ -43,6 +43,25 @@ class EventSums:
         else:
             self.aborts += 1
 
+    def followed_by(self, more: EventSums) -> EventSums:
+        """The sums over these events and the later ones of `more`."""
+        if self.last is None or more.first is None:
+            return more if self.last is None else self
+        times = [
+            time for time in (self.min_time, self.max_time, more.min_time, more.max_time) if time is not None
+        ]
+        return EventSums(
+            commits=self.commits + more.commits,
+            aborts=self.aborts + more.aborts,
+            prepares=self.prepares + more.prepares,
+            min_time=min(times),
+            max_time=max(times),
+            backward_us=max(self.backward_us, more.backward_us, self.last.time - more.first.time),
+            first=self.first,
+            last=more.last,
+            last_commit=more.last_commit or self.last_commit,
+        )
+
 
 @dataclass(slots=True)
 class Tally:
