@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from walarchiver.errors import (
     CallerGone,
@@ -39,16 +40,17 @@ from walarchiver.errors import (
     UsageError,
     WalarchiverError,
 )
+from walarchiver.httpcomplaints import HttpComplaints
 from walarchiver.listening import Connection, ConnectionLimits, Connections, Peer, PeerRule, place_at
 from walarchiver.log import get_log
 from walarchiver.metrics import CONTENT_TYPE, Metrics
 from walarchiver.ports import Clock
+from walarchiver.requestbody import members_of, path_of
 from walarchiver.settings_kinds import Address
 
 API_VERSION: Final = 1
 EXIT_HEADER: Final = "Walarchiver-Exit"
 _BODY_BYTES_MAX = 64 * 1024
-_PATH_BYTES_MAX = 4096
 _NAME_BYTES_MAX = 255
 
 _log = get_log("api")
@@ -104,7 +106,7 @@ class Api:
     ) -> None:
         self._handlers = handlers
         self._metrics = metrics
-        self._clock = clock
+        self.clock = clock
         self._limits = limits
         self.peers = peers
         self.connections = Connections(limits.connections, peers.permits)
@@ -171,7 +173,7 @@ class Api:
 
     async def _push(self, request: web.BaseRequest, connection: Connection) -> web.Response:
         body = await self._body(request, connection, required=("path",), optional=("cluster",))
-        path, cluster = _path(body["path"]), body["cluster"]
+        path, cluster = path_of(body["path"]), body["cluster"]
         self._refuse_while_draining()
         work = self._handlers.push(cluster, path, _known(connection))
         await self._timed("push", cluster, self._limits.push_s, work)
@@ -179,7 +181,7 @@ class Api:
 
     async def _fetch(self, request: web.BaseRequest, connection: Connection) -> web.Response:
         body = await self._body(request, connection, required=("name", "path"), optional=("cluster", "plan"))
-        name, path, cluster = body["name"] or "", _path(body["path"]), body["cluster"]
+        name, path, cluster = body["name"] or "", path_of(body["path"]), body["cluster"]
         if not 0 < len(name.encode()) <= _NAME_BYTES_MAX or "/" in name or "\0" in name:
             raise UsageError(f"name {name[:100]!r} is not a file name")
         self._refuse_while_draining()
@@ -214,7 +216,7 @@ class Api:
 
     async def _timed(self, verb: str, cluster: str | None, limit_s: float, work: Awaitable[None]) -> None:
         """Run the handler inside its deadline, and count how it went."""
-        began, outcome, label = self._clock.monotonic_s(), "bug", cluster or ""
+        began, outcome, label = self.clock.monotonic_s(), "bug", cluster or ""
         try:
             async with asyncio.timeout(limit_s) as deadline:
                 await work
@@ -235,7 +237,7 @@ class Api:
             counter = self._metrics.pushes if verb == "push" else self._metrics.fetches
             seconds = self._metrics.push_seconds if verb == "push" else self._metrics.fetch_seconds
             counter.labels(cluster=label, outcome=outcome).inc()
-            seconds.labels(cluster=label).observe(self._clock.monotonic_s() - began)
+            seconds.labels(cluster=label).observe(self.clock.monotonic_s() - began)
 
     async def _body(
         self,
@@ -258,7 +260,7 @@ class Api:
             raise UsageError("the request is not JSON") from None
         if not isinstance(members, dict):
             raise UsageError("the request is not a JSON object")
-        return _members(members, required=required, optional=optional)
+        return members_of(members, required=required, optional=optional)
 
     def _refuse_while_draining(self) -> None:
         if self.draining:
@@ -301,6 +303,7 @@ async def serve_api(
     http = web.Server(
         api.answer,
         access_log=None,
+        logger=HttpComplaints(_log, api.clock, HttpProcessingError).logger,
         auto_decompress=False,
         keepalive_timeout=api.connections.limits.idle_s,
         lingering_time=1.0,
@@ -345,33 +348,6 @@ async def _unless_lost(work: Awaitable[None], lost: asyncio.Future[None]) -> Non
         if not task.done():
             task.cancel()
             await asyncio.wait([task])
-
-
-def _members(
-    members: dict[object, object], *, required: tuple[str, ...], optional: tuple[str, ...]
-) -> dict[str, str | None]:
-    found: dict[str, str | None] = dict.fromkeys((*required, *optional))
-    for name, value in members.items():
-        if name not in found:
-            raise UsageError(f"unknown member {str(name)[:100]!r} in the request")
-        if not isinstance(value, str) and not (value is None and name in optional):
-            raise UsageError(f"member {name!r} of the request is not text")
-        if isinstance(value, str):
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise UsageError(f"member {name!r} of the request is not Unicode text") from None
-            found[str(name)] = value
-    for name in required:
-        if not found[name]:
-            raise UsageError(f"member {name!r} is missing in the request")
-    return found
-
-
-def _path(text: str | None) -> str:
-    if text is None or not text.startswith("/") or "\0" in text or len(text.encode()) > _PATH_BYTES_MAX:
-        raise UsageError("path is not an absolute path")
-    return text
 
 
 def _known(connection: Connection) -> Peer:

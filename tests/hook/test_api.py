@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tests.hook.conftest import InstalledHook
+from tests.kit.chance import SteppingClock
 from walarchiver.api import Api, ApiLimits, serve_api
 from walarchiver.clock import SystemClock
 from walarchiver.errors import (
@@ -26,7 +29,9 @@ from walarchiver.errors import (
     UnknownCluster,
     WalarchiverError,
 )
+from walarchiver.httpcomplaints import PAUSE_S, HttpComplaints
 from walarchiver.listening import ConnectionLimits, Peer, PeerRule, listen_on
+from walarchiver.log import configure_logging, get_log
 from walarchiver.metrics import Metrics
 from walarchiver.settings_kinds import Address
 
@@ -456,3 +461,78 @@ def test_a_dead_servers_socket_is_replaced_and_a_living_ones_is_not(tmp_path: Pa
 def test_an_impossible_socket_path_is_a_configuration_fault(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="longer"):
         listen_on(tmp_path / ("x" * 120), mode=0o660, backlog=1)
+
+
+MALFORMED = (
+    b"\x00\x01\x02 garbage\r\n\r\n",
+    b"POST /v1/push HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
+    b"POST /v1/push HTTP/1.1\r\nHost: x\r\nBad Header\r\n\r\n",
+    b"POST /v1/push HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+)
+
+
+def test_bytes_that_are_no_request_make_one_warning_and_no_traceback(tmp_path: Path) -> None:
+    out = io.StringIO()
+    root = logging.getLogger("walarchiver")
+    before = (list(root.handlers), root.level, root.propagate)
+    configure_logging(SystemClock(), stream=out)
+    handlers = FakeHandlers()
+
+    async def story() -> None:
+        async with running(tmp_path, handlers) as server:
+            for raw in MALFORMED:
+                answer = await exchange(server.path, raw)
+                assert answer.status in (400, 431)
+                assert "walarchiver-exit" not in answer.headers
+            answer = await exchange(server.path, post("/v1/push", {"path": "/w"}))
+            assert answer.headers["walarchiver-exit"] == "0"
+
+    try:
+        with warnings_of("aiohttp") as library:
+            asyncio.run(story())
+    finally:
+        root.handlers[:], root.level, root.propagate = before
+    said = [line for line in out.getvalue().splitlines() if "malformed request" in line]
+    assert len(said) == 1, out.getvalue()
+    assert "level=warning part=api" in said[0]
+    assert "Traceback" not in out.getvalue()
+    assert library == []
+    assert [call[0] for call in handlers.calls] == ["push"]
+
+
+@contextmanager
+def warnings_of(name: str) -> Iterator[list[str]]:
+    """What a library logs by itself."""
+    found: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger(name).addHandler(handler)
+    try:
+        yield found
+    finally:
+        logging.getLogger(name).removeHandler(handler)
+
+
+def test_the_next_warning_tells_how_many_were_left_out_and_bugs_are_never_left_out() -> None:
+    out = io.StringIO()
+    clock = SteppingClock()
+    root = logging.getLogger("walarchiver")
+    before = (list(root.handlers), root.level, root.propagate)
+    configure_logging(clock, stream=out)
+    try:
+        complaints = HttpComplaints(get_log("api"), clock, ValueError)
+        for wait_s in (0.0, 1.0, 1.0, PAUSE_S):
+            clock.advance(wait_s)
+            for error in (ValueError("no\nHTTP " + "x" * 10_000), KeyError("a bug")):
+                try:
+                    raise error
+                except (ValueError, KeyError):
+                    complaints.logger.exception("Error handling request")
+    finally:
+        root.handlers[:], root.level, root.propagate = before
+    lines = out.getvalue().splitlines()
+    malformed = [line for line in lines if "malformed request" in line]
+    assert [line.rpartition("left_out=")[2] for line in malformed] == ["0", "2"]
+    assert all(len(line) < 500 for line in malformed)
+    assert sum("KeyError" in line for line in lines) == 4
