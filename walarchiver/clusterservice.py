@@ -25,10 +25,12 @@ from walarchiver.errors import (
     NotAWalFile,
     Transient,
     WalarchiverError,
+    WriterRevoked,
     WrongCluster,
 )
 from walarchiver.format.records import HorizonRecord, Record
 from walarchiver.horizon import HorizonSamples, Sample
+from walarchiver.keyringwatch import KeyringWatch
 from walarchiver.ledger import fact
 from walarchiver.ledgerqueue import LedgerQueue
 from walarchiver.log import get_log
@@ -56,6 +58,8 @@ class Lane:
     queue: LedgerQueue
     samples: HorizonSamples
     fetcher: Fetcher | None
+    writer: str
+    """Id of this host's signing key."""
 
 
 class ClusterService:
@@ -81,6 +85,7 @@ class ClusterService:
         self._tried = asyncio.Event()
         self._taken_over: int | None = None
         self._takeover_again_s = 0.0
+        self._keyrings = KeyringWatch(executor)
 
     @property
     def data_directory(self) -> Path | None:
@@ -109,6 +114,8 @@ class ClusterService:
         async with asyncio.TaskGroup() as tasks:
             for lane in self._lanes:
                 tasks.create_task(lane.queue.run(), name=f"ledger {self.name}/{lane.repository}")
+            watched = [(lane.archive.repository, lane.queue, lane.writer) for lane in self._lanes]
+            tasks.create_task(self._keyrings.run(watched), name=f"keyrings {self.name}")
             tasks.create_task(self._archive_histories(), name=f"histories {self.name}")
             if self._settings.dsn is not None:
                 tasks.create_task(self._sample(self._settings.dsn), name=f"horizon {self.name}")
@@ -150,6 +157,8 @@ class ClusterService:
         )
         done = []
         for result in results:
+            if isinstance(result, WriterRevoked):
+                self._keyrings.doubted()
             if isinstance(result, BaseException):
                 raise result
             done.append(result)

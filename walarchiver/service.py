@@ -23,7 +23,7 @@ from pathlib import Path
 from restore.fetcher import Fetcher
 from walarchiver.api import Api, ApiLimits, serve_api
 from walarchiver.archiver import Archiver, ClusterFacts
-from walarchiver.assembly import Archive, Host, depositor_of, join_archive
+from walarchiver.assembly import Archive, Host, depositor_of, join_archive, signer_of
 from walarchiver.budget import ByteBudget
 from walarchiver.clusterservice import ClusterService, Lane, riding_samples, rode_along
 from walarchiver.errors import ConfigError, UsageError, WalarchiverError, WrongCluster
@@ -175,7 +175,7 @@ class Service:
                 plan=None,
                 spool=cluster.fetch_spool,
             )
-        return Lane(repository_name, archive, archiver, queue, samples, fetcher)
+        return Lane(repository_name, archive, archiver, queue, samples, fetcher, writer=signer_of(section).id)
 
     # --- running -------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ Rules (docs/format.md, section 4):
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from walarchiver.errors import ConfigError, KeyCannotOpen, Untrusted
 from walarchiver.format.epoch import (
@@ -87,6 +87,21 @@ def new_epoch(
         signer,
     )
     return NewEpoch(epoch, key, raw, parse_epoch_object(raw).sha256)
+
+
+def rewrapped(
+    epoch: EpochKeyObject, key: bytes, recipients: Iterable[Recipient], *, revision: int, signer: Signer
+) -> bytes:
+    """The same epoch key, wrapped to `recipients`: a later revision, signed by an admin.
+
+    `epoch` must have been verified, and `key` opened from it.
+    """
+    stanzas = tuple(
+        Stanza(to.recipient, to.type, to.wrap(key, epoch.info(to.recipient))) for to in recipients
+    )
+    return sign_epoch_object(
+        replace(epoch, stanzas=stanzas, by=signer.id, revision=revision, sha256=""), signer
+    )
 
 
 def open_epoch(epoch: EpochKeyObject, identities: Iterable[Identity]) -> bytes:

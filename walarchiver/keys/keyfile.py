@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -77,30 +78,35 @@ class KeyFile:
             f"type: {self.type}",
             f"secret: {self.secret.hex()}",
         ]
-        text = "\n".join([_comment(self.role), *lines, f"check: {_check(lines)}", ""])
+        text = "\n".join([_comment(self.role), *lines, f"check: {lines_check(lines)}", ""])
         assert parse_key_file(text) == self
         return text
 
 
 def parse_key_file(text: str) -> KeyFile:
     """The key in a key file's text. Raises ConfigError, which names the line but never its content."""
+    return _checked(read_lines(text, _FIRST, _NAMES))
+
+
+def read_lines(text: str, first: str, names: Sequence[str]) -> dict[str, str]:
+    """The values in the lines of a key file or a public form, its check compared. Raises ConfigError."""
     lines = [line.rstrip() for line in text.split("\n")]
     lines = [line for line in lines if line and not line.startswith("#")]
-    if not lines or lines[0] != _FIRST:
-        raise ConfigError(f"not a key file: its first line is not {_FIRST!r}")
-    if len(lines) != len(_NAMES) + 1:
-        raise ConfigError(f"key file has {len(lines)} lines, not {len(_NAMES) + 1}")
+    if not lines or lines[0] != first:
+        raise ConfigError(f"not a key file: its first line is not {first!r}")
+    if len(lines) != len(names) + 1:
+        raise ConfigError(f"key file has {len(lines)} lines, not {len(names) + 1}")
     values: dict[str, str] = {}
-    for name, line in zip(_NAMES, lines[1:], strict=True):
+    for name, line in zip(names, lines[1:], strict=True):
         if not line.startswith(f"{name}: "):
-            raise ConfigError(f"key file: line {name!r} expected after {list(values)[-1:] or [_FIRST]}")
+            raise ConfigError(f"key file: line {name!r} expected after {list(values)[-1:] or [first]}")
         values[name] = line.removeprefix(f"{name}: ")
-    if values["check"] != _check(lines[:-1]):
+    if values["check"] != lines_check(lines[:-1]):
         raise ConfigError(
             "key file was changed or damaged: its check does not fit",
             hint="Use another copy, or type the printable form in again.",
         )
-    return _checked(values)
+    return values
 
 
 def new_key_file(path: Path, text: str) -> None:
@@ -148,7 +154,8 @@ def read_secret(path: Path) -> bytes:
     return content
 
 
-def _check(lines: list[str]) -> str:
+def lines_check(lines: Sequence[str]) -> str:
+    """The `check` over the lines above it."""
     covered = "".join(line + "\n" for line in lines)
     return hashlib.sha256(covered.encode("utf-8")).hexdigest()[:16]
 
