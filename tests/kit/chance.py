@@ -14,7 +14,7 @@ NOON_US = 1_795_348_800_000_000
 
 
 class SteppingClock:
-    """A Clock that moves only when `advance` or `wait` is called; thread-safe."""
+    """A Clock that moves only when told; thread-safe."""
 
     def __init__(self, now_us: int = NOON_US) -> None:
         self._lock = threading.Lock()
@@ -34,6 +34,11 @@ class SteppingClock:
         with self._lock:
             self._now_us += round(seconds * 1_000_000)
             self._monotonic_s += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the host's clock; no time passes."""
+        with self._lock:
+            self._now_us += round(seconds * 1_000_000)
 
     def wait(self, seconds: float) -> bool:
         self.waits.append(seconds)
