@@ -194,10 +194,13 @@ def catalog_of(host: Host, repository: Repository, system: str) -> Catalog:
     folder = host.settings.server.state / "catalog"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except OSError:
-        writable = False
-    return Catalog(folder / f"{repository.repo}-{system}-{os.geteuid()}.sqlite" if writable else None)
+        reason = None if os.access(folder, os.W_OK | os.X_OK) else "read-only, or no permission"
+    except OSError as error:
+        reason = error.strerror
+    if reason is not None:
+        host.warn(f"{folder} cannot be written ({reason}): the catalog is kept in memory, nothing is lost")
+        return Catalog(None)
+    return Catalog(folder / f"{repository.repo}-{system}-{os.geteuid()}.sqlite", host.warn)
 
 
 def open_archive(

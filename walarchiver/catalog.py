@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from walarchiver.catalogfile import PROJECTED_TABLES, open_catalog_file, translated
@@ -54,10 +54,11 @@ _SQLITE_INTEGERS = 2**63
 class Catalog:
     """The projection of one ledger. Thread-safe; several processes may share one file."""
 
-    def __init__(self, path: Path | None) -> None:
-        """Open (or make) the file; None keeps the catalog in memory."""
+    def __init__(self, path: Path | None, warn: Callable[[str], None] = lambda _line: None) -> None:
+        """Open (or make) the file; None keeps the catalog in memory, and so does a file that cannot be
+        written: then `warn` gets a line."""
         self._lock = threading.RLock()
-        self._db = open_catalog_file(path)
+        self._db = open_catalog_file(path, warn)
 
     def close(self) -> None:
         with self._lock:
@@ -68,15 +69,15 @@ class Catalog:
     @contextlib.contextmanager
     def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
         with self._lock, translated():
-            if self._db.in_transaction:  # ours, further out
-                yield
-                return
-            self._db.execute(f"BEGIN {kind}")
+            begun = not self._db.in_transaction  # else ours, further out
+            if begun:
+                self._db.execute(f"BEGIN {kind}")
             try:
                 yield
-                self._db.execute("COMMIT")
+                if begun:
+                    self._db.execute("COMMIT")
             finally:
-                if self._db.in_transaction:
+                if begun and self._db.in_transaction:
                     self._db.execute("ROLLBACK")
 
     @contextlib.contextmanager
@@ -204,6 +205,11 @@ class Catalog:
 
     def entry_sha256(self, seq: int) -> str | None:
         rows = self._rows("SELECT sha256 FROM entry WHERE seq=?", seq)
+        return str(rows[0][0]) if rows else None
+
+    def entry_writer(self, seq: int) -> str | None:
+        """The key id that signed a valid entry; None when there is none at that number."""
+        rows = self._rows("SELECT writer FROM entry WHERE seq=? AND void=0", seq)
         return str(rows[0][0]) if rows else None
 
     def head_time_us(self) -> int | None:

@@ -3,13 +3,16 @@
 Rules:
 - A file that is no database, or was written by another release, is made again: it is a cache.
 - Every failure of SQLite leaves as CatalogUnavailable.
+- A file that cannot be written (disk full, read-only, no permission) keeps nobody from working: what it
+  held goes on in memory, the transaction under way is done there again, and one warning says so. The
+  next process begins with the file, or with nothing, and loses nothing by it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from walarchiver.errors import CatalogUnavailable
@@ -43,17 +46,111 @@ SCHEMA_VERSION = 3
 _NOT_A_DATABASE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
 
-def open_catalog_file(path: Path | None) -> sqlite3.Connection:
-    """Open or make the file; None keeps everything in memory. Raises CatalogUnavailable."""
+_CANNOT_WRITE = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_IOERR,
+    }
+)
+_PRIMARY_CODE = 0xFF
+"""The low byte of SQLite's extended error codes."""
+
+
+class CatalogFile:
+    """A catalog's database: in its file, or in memory from the moment the file cannot be written.
+
+    Not thread-safe; the catalog's lock guards it. Raises sqlite3.Error.
+    """
+
+    def __init__(self, path: Path | None, warn: Callable[[str], None]) -> None:
+        self._path = path
+        self._warn = warn
+        self._under_way: list[tuple[str, tuple[object, ...]]] = []
+        """The statements of the open transaction."""
+        try:
+            self._db = _opened(path)
+        except sqlite3.DatabaseError as error:
+            if not self._is_cannot_write(error):
+                raise
+            self._db = _opened(None)
+            self._leave_file(error)
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._db.in_transaction
+
+    def execute(self, sql: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        """One statement; in memory when the file cannot take it."""
+        if sql.startswith("BEGIN"):
+            self._under_way.clear()
+        try:
+            cursor = self._db.execute(sql, values)
+        except sqlite3.Error as error:
+            if not self._is_cannot_write(error):
+                raise
+            cursor = self._again_in_memory(sql, values, error)
+        if sql.startswith(("COMMIT", "ROLLBACK")):
+            self._under_way.clear()
+        elif self._db.in_transaction and not sql.startswith("SELECT"):
+            self._under_way.append((sql, values))
+        return cursor
+
+    def executemany(self, sql: str, rows: Iterable[tuple[object, ...]]) -> None:
+        for row in rows:
+            self.execute(sql, row)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _is_cannot_write(self, error: sqlite3.Error) -> bool:
+        code = getattr(error, "sqlite_errorcode", 0)
+        return self._path is not None and code & _PRIMARY_CODE in _CANNOT_WRITE
+
+    def _again_in_memory(self, sql: str, values: tuple[object, ...], error: sqlite3.Error) -> sqlite3.Cursor:
+        """Copy what the file holds, and do there what the transaction has done so far."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        memory = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        try:
+            self._db.backup(memory)
+        except sqlite3.Error:
+            # Not readable either. What is under way rests on what the file held: it must begin anew.
+            memory.close()
+            self._db.close()
+            self._db = _opened(None)
+            self._leave_file(error)
+            raise error from None
+        self._db.close()
+        self._db = memory
+        self._leave_file(error)
+        for earlier in self._under_way:
+            self._db.execute(*earlier)
+        return self._db.execute(sql, values)
+
+    def _leave_file(self, error: sqlite3.Error) -> None:
+        self._warn(
+            f"the catalog {self._path} cannot be written ({error}): it is kept in memory, nothing is lost"
+        )
+        self._path = None
+
+
+def open_catalog_file(path: Path | None, warn: Callable[[str], None] = lambda _line: None) -> CatalogFile:
+    """Open or make the file; None keeps everything in memory. Raises CatalogUnavailable.
+
+    `warn` gets a line when the file cannot be written, now or later.
+    """
     with translated():
         try:
-            return _opened(path)
+            return CatalogFile(path, warn)
         except sqlite3.DatabaseError as error:
             if path is None or error.sqlite_errorcode not in _NOT_A_DATABASE:
                 raise
             for tail in ("", "-wal", "-shm"):
                 path.with_name(path.name + tail).unlink(missing_ok=True)
-            return _opened(path)
+            return CatalogFile(path, warn)
 
 
 @contextlib.contextmanager

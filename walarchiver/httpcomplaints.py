@@ -29,7 +29,7 @@ class HttpComplaints(logging.Handler):
         self._malformed = malformed
         self._said_s: float | None = None
         self._left_out = 0
-        self.logger: Final = logging.Logger("http", logging.WARNING)
+        self.logger: Final = logging.Logger("http", logging.WARNING)  # noqa: LOG001  nobody else's
         self.logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 from tests.integration.scene import Scenes
+from tests.kit.smalldisk import fill, make_read_only, small_disk
 from walarchiver.core.moment import format_rfc3339, parse_rfc3339
 
 
@@ -89,6 +90,37 @@ def test_losing_the_state_folder_loses_nothing(scenes: Scenes) -> None:
     scene.stage.serve()
     scene.archive_all()
     scene.prove_archived()
+
+
+def test_a_state_folder_that_cannot_be_written_blocks_no_command(scenes: Scenes) -> None:
+    scene = scenes.make()
+    scene.json("backup")
+    scene.archive_all()
+    told = scene.restorable()
+    config = scene.reader()
+    into = scene.stage.folder / "new"
+    commands = (["status"], ["plan", "--at", "latest"], [*scene.restore_words("latest", into), "--dry-run"])
+    with small_disk(scene.stage.folder / config.stem, 8 << 20) as state:
+
+        def every_command_warns_and_works(says: str) -> None:
+            for words in commands:
+                answer = scene.call(*words, "--output", "json", config=config)
+                assert answer.exit_status == 0, answer.stderr
+                lines = [line for line in answer.stderr.splitlines() if line.startswith("warning: ")]
+                assert len(lines) == 1, lines
+                line = lines[0]
+                assert says in line, answer.stderr
+                assert line.endswith("kept in memory, nothing is lost")
+            assert scene.json("status", config=config)["latest_restorable"] >= told["latest_restorable"]
+
+        (state / "catalog").mkdir(mode=0o700)
+        fill(state)
+        every_command_warns_and_works("database or disk is full")
+        (state / "ballast").unlink()
+        assert "warning" not in scene.call("status", config=config).stderr
+        make_read_only(state)
+        every_command_warns_and_works("read-only, or no permission")
+    assert not into.exists()
 
 
 def test_a_repository_that_fails_keeps_no_other_from_its_backup(scenes: Scenes) -> None:

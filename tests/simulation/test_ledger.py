@@ -18,7 +18,6 @@ from walarchiver.core.moment import CommitTime
 from walarchiver.core.objectname import ledger_key
 from walarchiver.core.segment import Segment, SegmentBytes
 from walarchiver.errors import (
-    CatalogUnavailable,
     LedgerBroken,
     LedgerContended,
     ObjectMissing,
@@ -720,24 +719,6 @@ def test_a_file_that_is_no_catalog_is_made_again(tmp_path: Path) -> None:
     assert names(process) == [wal(1).name]
 
 
-def test_a_state_folder_that_is_full_fails_the_append_and_loses_nothing(tmp_path: Path) -> None:
-    world = World()
-    process = world.process(catalog=tmp_path / "c.sqlite")
-    process.begin()
-
-    def fill() -> None:
-        for number in range(100):
-            process.ledger.commit([archive(wal(n)) for n in range(number * 20, number * 20 + 20)])
-
-    process.catalog._db.execute("PRAGMA max_page_count=1")  # no fewer than are in use already
-    with pytest.raises(CatalogUnavailable, match="full"):
-        fill()
-    process.catalog._db.execute("PRAGMA max_page_count=1000000")
-    assert process.ledger.commit([archive(wal(4000))]) == [None]
-    same_everywhere(world, process)
-    assert len(names(process)) == len(set(names(process)))
-
-
 @pytest.mark.parametrize(
     "odd",
     [
@@ -771,12 +752,6 @@ def test_of_two_histories_under_one_name_the_first_counts() -> None:
         record = HistoryRecord("00000002.history", "00" * 32, 1, wal(1).objects, (ForkFact(1, Lsn(switch)),))
         process.ledger.commit([fact("x", record)])
     assert process.catalog.histories()[2].begin(2) == 0x300000
-
-
-def test_a_catalog_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
-    (tmp_path / "c.sqlite").mkdir()
-    with pytest.raises(CatalogUnavailable):
-        Catalog(tmp_path / "c.sqlite")
 
 
 def test_a_catalog_of_another_release_is_made_again(tmp_path: Path) -> None:

@@ -57,7 +57,14 @@ class Context:
         from walarchiver.assembly import Host  # `--help` and `explain` do without
         from walarchiver.storage.retry import INTERACTIVE
 
-        return replace(Host.here(self.settings()), patience=INTERACTIVE, say=self.progress, warn=self.warning)
+        said: set[str] = set()
+
+        def warn(line: str) -> None:
+            if line not in said:  # every part that meets it tells of it
+                said.add(line)
+                self.warning(line)
+
+        return replace(Host.here(self.settings()), patience=INTERACTIVE, say=self.progress, warn=warn)
 
     def result(self, text: str, members: Mapping[str, object]) -> None:
         """The answer: `text` for people, or `members` (with `schema_version`) for machines."""
