@@ -21,6 +21,23 @@ _CHECKSUM_BYTES = 4
 _RLE, _RESERVED = 1, 3
 
 
+def announced_bytes(stored: bytes) -> int:
+    """The content size in the header of the frame that `stored` begins with. Raises ObjectDamaged."""
+    return _facts(stored[:_FRAME_HEADER_MAX]).content_size
+
+
+def _facts(head: bytes) -> zstandard.FrameParameters:
+    if head[:4] != _MAGIC:
+        raise ObjectDamaged("not a zstd frame")
+    try:
+        facts = zstandard.get_frame_parameters(head)
+    except zstandard.ZstdError as error:
+        raise ObjectDamaged("zstd frame header is damaged") from error
+    if facts.content_size in (zstandard.CONTENTSIZE_UNKNOWN, zstandard.CONTENTSIZE_ERROR):
+        raise ObjectDamaged("zstd frame without content size")
+    return facts
+
+
 class FrameReader:
     """Decompresses one frame of `raw` plain bytes, pushed in as it arrives."""
 
@@ -50,13 +67,8 @@ class FrameReader:
 
     def _begin(self) -> Iterator[bytes]:
         head = bytes(self._pending[:_FRAME_HEADER_MAX])
-        if head[:4] != _MAGIC:
-            raise ObjectDamaged("not a zstd frame")
-        try:
-            facts = zstandard.get_frame_parameters(head)
-            length = zstandard.frame_header_size(head)
-        except zstandard.ZstdError as error:
-            raise ObjectDamaged("zstd frame header is damaged") from error
+        facts = _facts(head)
+        length = zstandard.frame_header_size(head)
         if facts.content_size != self._raw:
             raise ObjectDamaged(f"zstd frame of {facts.content_size} bytes, {self._raw} announced")
         if not facts.has_checksum or facts.dict_id or facts.window_size > WINDOW_BYTES_MAX:
