@@ -202,7 +202,7 @@ def _revisions(keyring_n: int, fresh: Sequence[_Fresh]) -> Proposal:
     def decide(catalog: Catalog) -> tuple[Record, ...]:
         if catalog.keyring_n() > keyring_n:
             raise KeyringChanged(
-                f"keyring {catalog.keyring_n()} came into force while keys were wrapped for keyring {keyring_n}",
+                f"keyring {catalog.keyring_n()} came into force while keys were wrapped for {keyring_n}",
                 hint="Run `walarchiver keys rotate` again: it wraps to the custodians of the newest one.",
             )
         return tuple(each.record for each in fresh)

@@ -64,7 +64,7 @@ COMMANDS = (
     Entry("restore", "restore a cluster to a moment, into a new directory"),
     Entry("verify", "read every stored byte again and compare its hash; needs no key"),
     Entry("mark", "give this moment a name to restore to"),
-    Entry("keys", "make a repository and its keys"),
+    Entry("keys", "a repository and its keys: make, add, remove, rotate, test"),
     Entry("catalog", "rebuild the local catalog from the ledger"),
     Entry("ledger", "verify the signed chain of everything archived"),
     Entry("config", "write, show or check the configuration"),
