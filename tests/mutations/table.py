@@ -1,0 +1,216 @@
+"""Each promise broken on purpose: one small change of the source, and the tests that must then fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ARCHIVER = "tests/simulation/test_archiver.py::"
+FETCHER = "tests/simulation/test_fetcher.py::"
+API = "tests/hook/test_api.py::"
+CHAIN = "tests/format/test_chain.py::"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """`old` stands in `file` exactly once and becomes `new`; then at least one of `tests` fails."""
+
+    promise: int
+    breaks: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+MUTATIONS = (
+    Mutation(
+        1,
+        "acknowledges a segment before its ledger entry is durable",
+        "walarchiver/archiver.py",
+        "        await self._queue.submit(Proposal(name, decide))\n",
+        "        asyncio.ensure_future(self._queue.submit(Proposal(name, decide)))\n",
+        (f"{ARCHIVER}test_nothing_is_acknowledged_before_object_and_entry_are_durable",),
+    ),
+    Mutation(
+        1,
+        "records a segment without waiting for its object",
+        "walarchiver/archiver.py",
+        "objects.append(await loop.run_in_executor(self._io, self._depositor.put, sealed))",
+        "loop.run_in_executor(self._io, self._depositor.put, sealed); "
+        "objects.append(StoredObject(sealed.key, len(sealed.body), sealed.sha256))",
+        (f"{ARCHIVER}test_nothing_is_acknowledged_before_object_and_entry_are_durable",),
+    ),
+    Mutation(
+        2,
+        "takes a hole for the end of the archive",
+        "restore/core/policy.py",
+        "        if later is not None:\n",
+        "        if later is not None and False:\n",
+        (f"{FETCHER}test_a_hole_is_not_the_end",),
+    ),
+    Mutation(
+        2,
+        "tells PostgreSQL of every failure that the file is absent",
+        "walarchiver/api.py",
+        'headers[EXIT_HEADER] = "1" if absent else "200"',
+        'headers[EXIT_HEADER] = "1"',
+        (f"{API}test_the_hook_gets_the_status_that_postgresql_needs",),
+    ),
+    Mutation(
+        3,
+        "takes other bytes under a recorded name for the same",
+        "walarchiver/archiver.py",
+        "    if (recorded.digest, recorded.len) != (digest, length):\n",
+        "    if recorded.len != length:\n",
+        (f"{ARCHIVER}test_other_bytes_under_a_recorded_name_are_refused_and_nothing_is_stored",),
+    ),
+    Mutation(
+        3,
+        "overwrites an object in a folder",
+        "walarchiver/storage/directory.py",
+        "        os.link(incoming, target)\n",
+        "        os.link(incoming, target.with_name(target.name + '+')); "
+        "target.with_name(target.name + '+').rename(target)\n",
+        ("tests/contracts/test_object_store.py::test_a_name_is_never_written_twice[directory]",),
+    ),
+    Mutation(
+        5,
+        "believes a ledger entry whatever its signature",
+        "walarchiver/format/chain.py",
+        "    text.verify(members[0].public)\n",
+        "    pass\n",
+        (f"{CHAIN}test_every_flipped_bit_makes_an_entry_void",),
+    ),
+    Mutation(
+        5,
+        "takes stored bytes that are not the recorded ones",
+        "walarchiver/repository.py",
+        "if len(body) == obj.stored_len and hashlib.sha256(body).hexdigest() == obj.stored_sha256:",
+        "if len(body) == obj.stored_len:",
+        (
+            "tests/simulation/test_repository.py::"
+            "test_a_damaged_newest_version_is_passed_over_for_the_genuine_one",
+        ),
+    ),
+    Mutation(
+        6,
+        "does not tell of holes",
+        "walarchiver/status.py",
+        "    missing = (*gaps(runs), *_told_gaps(archive, runs))\n",
+        "    missing = tuple(_told_gaps(archive, runs))\n",
+        ("tests/simulation/test_status.py::test_behind_a_gap_only_a_later_backup_counts",),
+    ),
+    Mutation(
+        7,
+        "lets work begin whatever memory is in use",
+        "walarchiver/budget.py",
+        "        if self._waiting or self._free < wanted:\n",
+        "        if False:\n",
+        ("tests/shells/test_budget.py::test_holders_never_exceed_the_budget_together",),
+    ),
+    Mutation(
+        8,
+        "writes a fetched file under its final name",
+        "restore/fetcher.py",
+        "            temporary = _beside(folder, destination)\n",
+        "            temporary = destination\n",
+        (f"{FETCHER}test_a_kill_in_the_middle_leaves_nothing_under_the_final_name",),
+    ),
+    Mutation(
+        8,
+        "does not start where a killed server left its socket",
+        "walarchiver/listening.py",
+        "        except (ConnectionRefusedError, FileNotFoundError):\n            return\n",
+        "",
+        (f"{API}test_a_dead_servers_socket_is_replaced_and_a_living_ones_is_not",),
+    ),
+    Mutation(
+        9,
+        "acknowledges what the ledger had not recorded when it stopped",
+        "walarchiver/ledgerqueue.py",
+        'future.set_exception(ShuttingDown("the ledger stopped before this was recorded"))',
+        "future.set_result(None)",
+        (f"{ARCHIVER}test_a_queue_that_stops_leaves_nobody_waiting",),
+    ),
+    Mutation(
+        9,
+        "takes new work while it drains",
+        "walarchiver/api.py",
+        "    def _refuse_while_draining(self) -> None:\n        if self.draining:\n",
+        "    def _refuse_while_draining(self) -> None:\n        if False:\n",
+        (f"{API}test_draining_ends_work_in_progress_and_takes_no_more",),
+    ),
+    Mutation(
+        10,
+        "archives another cluster's segment",
+        "walarchiver/core/walpage.py",
+        "    if identity.system != system:\n",
+        "    if False:\n",
+        (f"{ARCHIVER}test_a_file_that_is_no_segment_of_this_cluster_is_refused_and_nothing_stored",),
+    ),
+    Mutation(
+        10,
+        "refuses a bad .backup file, which then blocks the WAL behind it",
+        "walarchiver/archiver.py",
+        "                    pass  # informative only: kept as it is, so that a bad one never blocks WAL\n",
+        "                    raise CorruptSegment('a bad label')\n",
+        (f"{ARCHIVER}test_a_bad_backup_history_file_never_blocks",),
+    ),
+    Mutation(
+        11,
+        "leaves the epoch key where whoever reads the store finds it",
+        "walarchiver/keys/epochs.py",
+        "    raw = sign_epoch_object(\n        EpochKeyObject(\n            epoch=epoch,\n",
+        "    stanzas += (Stanza(signer.id, HPKE_XWING, key.hex()),)\n"
+        "    raw = sign_epoch_object(\n        EpochKeyObject(\n            epoch=epoch,\n",
+        ("tests/simulation/test_stolen_writer.py::test_no_epoch_key_is_in_the_store_or_in_the_state_folder",),
+    ),
+    Mutation(
+        11,
+        "accepts an entry that does not follow the one before it",
+        "walarchiver/format/chain.py",
+        "    if entry.prev != state.prev:\n",
+        "    if False:\n",
+        (
+            "tests/simulation/test_stolen_writer.py::"
+            "test_an_entry_rewritten_with_a_stolen_writers_key_cuts_off_what_follows_and_is_an_alarm",
+        ),
+    ),
+    Mutation(
+        12,
+        "wraps epoch keys to the first custodian only",
+        "walarchiver/keys/epochs.py",
+        'has no custodian for cluster {system}")\n    return found\n',
+        'has no custodian for cluster {system}")\n    return found[:1]\n',
+        ("tests/simulation/test_depositor.py::test_every_single_custodian_opens_everything",),
+    ),
+    Mutation(
+        13,
+        "orders ledger entries by the clock",
+        "walarchiver/format/chain.py",
+        "    if entry.prev != state.prev:\n",
+        "    if state.head_time is not None and entry.time < state.head_time:\n"
+        '        raise _NotValid("time falls")\n'
+        "    if entry.prev != state.prev:\n",
+        (
+            "tests/simulation/test_clock_jumps.py::"
+            "test_segments_are_acknowledged_in_order_whatever_the_clock_says",
+        ),
+    ),
+    Mutation(
+        14,
+        "calls a restore good that stopped elsewhere",
+        "restore/restoring.py",
+        "    if log.stop_lsn != stop.lsn or log.inclusive != stop.inclusive:\n",
+        "    if False:\n",
+        ("tests/shells/test_judge.py::test_any_other_end_is_a_failure",),
+    ),
+    Mutation(
+        15,
+        "waits for ever for a caller's request",
+        "walarchiver/listening.py",
+        "loop.call_later(seconds, self._transport.abort)",
+        "loop.call_later(seconds + 3600, self._transport.abort)",
+        (f"{API}test_slow_callers_are_cut_and_stall_nobody",),
+    ),
+)
