@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.core.twins import scanned_alike
-from tests.kit.wal import MIB, TRANSACTION, WalWriter, main_data
+from tests.kit.wal import MIB, TRANSACTION, Placed, WalWriter, main_data
 from walarchiver.core import crc32c as plain
 from walarchiver.core import skim
 from walarchiver.core.walreader import CrcPolicy
@@ -75,12 +75,43 @@ def test_flipped_bits_are_seen_alike(bits: list[int], crc: CrcPolicy) -> None:
     scanned_alike(segments_of(bytes(content)), crc=crc)
 
 
-@given(st.integers(0, 40), st.integers(0, len(BUSY_BYTES) // 8192 - 1), st.integers(0, 255))
-@settings(max_examples=40, deadline=None)
-def test_changed_page_headers_are_seen_alike(at: int, page: int, value: int) -> None:
-    content = bytearray(BUSY_BYTES)
-    content[page * 8192 + at] = value
-    scanned_alike(segments_of(bytes(content)), crc=CrcPolicy.NONE)
+def small() -> WalWriter:
+    """A few pages with records of one page, of two, and of three."""
+    wal = WalWriter(3)
+    for index, length in enumerate((100, 9_000, 30, 20_000, 50)):
+        wal.filler(length)
+        wal.commit(NOON + index)
+    return wal
+
+
+SMALL = small()
+SMALL_BYTES = SMALL.segments()[3]
+SMALL_PAGES = SMALL.placed[-1].raw_end % MIB // 8192 + 1
+
+
+def test_plain_wal_is_passed_whole() -> None:
+    from walarchiver.core import _walskim
+
+    found = _walskim.skim(SMALL_BYTES, 3 * MIB, 4 * MIB, 0xD110, 2, True, 0, 0, 0)
+    assert found is not None
+    assert (found[2], found[5]) == (len(SMALL.placed), SMALL.placed[-1].start - 3 * MIB)
+
+
+@pytest.mark.parametrize("page", range(SMALL_PAGES))
+def test_every_flipped_bit_of_a_page_header_is_seen_alike(page: int) -> None:
+    for bit in range(page * 8192 * 8, (page * 8192 + (24 if page else 40)) * 8):
+        content = bytearray(SMALL_BYTES)
+        content[bit // 8] ^= 1 << bit % 8
+        scanned_alike({3: bytes(content)}, crc=CrcPolicy.NONE)
+
+
+@pytest.mark.parametrize("record", SMALL.placed, ids=lambda placed: f"{placed.start:x}")
+def test_every_flipped_bit_of_a_record_header_is_seen_alike(record: Placed) -> None:
+    for at in range(record.start - 3 * MIB, record.start - 3 * MIB + 20):
+        for bit in range(8):
+            content = bytearray(SMALL_BYTES)
+            content[at] ^= 1 << bit
+            scanned_alike({3: bytes(content)}, crc=CrcPolicy.NONE)
 
 
 @given(st.integers(0, len(BUSY_BYTES)))

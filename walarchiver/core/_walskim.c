@@ -219,7 +219,7 @@ static int event_time(const uint8_t *body, size_t have, size_t total, int operat
     } else
         return 0;
     size_t in = operation == 0x10 ? 16 : 0;
-    if (length != total - at || length < in + 8 || at + in + 8 > have)
+    if (length != total - at || at + in + 8 > have)
         return 0;
     *time = (int64_t)u64(body + at + in);
     return 1;
