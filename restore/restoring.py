@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from blake3 import blake3
 
@@ -165,14 +165,32 @@ def _unpack_configuration(content: bytes, place: Workplace, owner: RunAs | None)
     """
     if not content:
         return
-    place.configuration.mkdir(mode=0o700, exist_ok=True)
     try:
-        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-            tar.extractall(place.configuration, filter="data")
+        place.configuration.mkdir(mode=0o700, exist_ok=True)
+        lay_out_configuration(content, place.configuration)
     except (tarfile.TarError, OSError) as error:
         raise RestoreFailed(f"the backup's configuration files cannot be laid out: {error}") from error
     if owner is not None and os.geteuid() == 0:
         owner.take(place.configuration)
+
+
+def lay_out_configuration(content: bytes, folder: Path) -> None:
+    """Write each file of a tar below `folder`, closed to others. Raises RestoreFailed, OSError, TarError.
+
+    By hand, and plain files only: early releases of Python 3.11 have no `extractall(filter=...)`.
+    """
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        for entry in tar:
+            name = PurePosixPath(entry.name)
+            source = tar.extractfile(entry) if entry.isreg() else None
+            if source is None or name.is_absolute() or ".." in name.parts:
+                raise RestoreFailed(
+                    f"the backup's configuration files hold {entry.name!r}, which is no file's name"
+                )
+            path = folder / name
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+                out.write(source.read())
 
 
 def _write_settings(plan: Plan, place: Workplace, owner: RunAs | None, comments: tuple[str, ...]) -> None:

@@ -72,6 +72,13 @@ def unit(name: str) -> configparser.RawConfigParser:
     return parser
 
 
+def test_a_stop_of_the_daemon_leaves_the_shared_memory_of_postgresql_alone() -> None:
+    # With RemoveIPC=yes systemd removes what User= has in /dev/shm once its last unit ends, and Debian's
+    # postgresql@.service names no user.
+    service = unit("walarchiver.service")["Service"]
+    assert (service["User"], service["RemoveIPC"]) == ("postgres", "no")
+
+
 def test_the_units_agree_with_the_defaults_of_the_configuration() -> None:
     server = ServerSettings()
     service, listening = unit("walarchiver.service")["Service"], unit("walarchiver.socket")["Socket"]
