@@ -25,6 +25,7 @@ from blake3 import blake3
 
 from restore.core.plan import Plan
 from restore.core.recoveryconf import render_settings
+from restore.diskspace import check_room, unwritable
 from restore.instance import Instance, Outcome, Reached
 from restore.unpack import Unpacker
 from restore.workplace import Workplace
@@ -94,11 +95,13 @@ def place_files(
     tablespaces: Mapping[int, Path],
     workers: int,
     comments: tuple[str, ...],
+    check_space: bool = True,
     progress: Callable[[Progress], None] = lambda _progress: None,
 ) -> None:
     """Make the target directory ready to start: files, settings, signal file, plan beside it.
 
-    Raises TargetDirectoryInUse, UsageError (nothing written); ObjectDamaged, RestoreFailed, Store….
+    Raises TargetDirectoryInUse, UsageError, TargetDiskFull before anything is written; ObjectDamaged,
+    RestoreFailed, TargetDiskFull, Store… when it has to be given up.
     """
     record, parts = backup_of(archive, plan.backup)
     index = parse_index(part_bytes(archive, plan.backup, parts, "index"))
@@ -110,14 +113,19 @@ def place_files(
     }
     unpacker = Unpacker(index, place.target, places, owner=owner)
     place.check_unused()
-    unpacker.prepare()
-    place.make(owner)
-    _unpack(archive, plan.backup, parts, unpacker, workers, progress)
-    unpacker.finish(manifest, workers=workers)
-    _unpack_configuration(part_bytes(archive, plan.backup, parts, "config"), place, owner)
-    _write_settings(plan, place, owner, comments)
-    place.write_plan(plan)
-    unpacker.publish()
+    if check_space:
+        check_room(unpacker.room)
+    try:
+        unpacker.prepare()
+        place.make(owner)
+        _unpack(archive, plan.backup, parts, unpacker, workers, progress)
+        unpacker.finish(manifest, workers=workers)
+        _unpack_configuration(part_bytes(archive, plan.backup, parts, "config"), place, owner)
+        _write_settings(plan, place, owner, comments)
+        place.write_plan(plan)
+        unpacker.publish()
+    except OSError as error:
+        raise unwritable(place.target, error) from error
 
 
 def _unpack(
@@ -168,7 +176,7 @@ def _unpack_configuration(content: bytes, place: Workplace, owner: RunAs | None)
     try:
         place.configuration.mkdir(mode=0o700, exist_ok=True)
         lay_out_configuration(content, place.configuration)
-    except (tarfile.TarError, OSError) as error:
+    except tarfile.TarError as error:
         raise RestoreFailed(f"the backup's configuration files cannot be laid out: {error}") from error
     if owner is not None and os.geteuid() == 0:
         owner.take(place.configuration)

@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from restore.diskspace import unwritable
 from restore.manifest import BackupManifest, check_same_files, has_its_checksum, parse_manifest, refuse
 from walarchiver.errors import MalformedObject, RestoreFailed, TargetDirectoryInUse, UsageError
 from walarchiver.postgres.backupindex import BackupIndex, StreamIndex
@@ -90,6 +91,15 @@ class Unpacker:
         """Bytes of all streams."""
         return sum(stream.size for stream in self._index.streams)
 
+    @property
+    def room(self) -> dict[Path, int]:
+        """Bytes that the backup takes in the target and in each tablespace's directory."""
+        needed = {self._target: 0}
+        for stream in self._index.streams:
+            folder = self._links.get(stream.stream.oid, self._target) if stream.stream.path else self._target
+            needed[folder] = needed.get(folder, 0) + stream.size
+        return needed
+
     def prepare(self) -> None:
         """Make the directories and the marker.
 
@@ -130,7 +140,7 @@ class Unpacker:
                 if start < stop:
                     _write_at(place.path, start - begins, view[start - offset : stop - offset])
         except OSError as cause:
-            raise RestoreFailed(f"{self._target} could not be written: {cause}") from cause
+            raise unwritable(self._target, cause) from cause
         with self._lock:
             self._applied[stream] = _joined([*self._applied.get(stream, []), (offset, end)])
 
@@ -152,7 +162,7 @@ class Unpacker:
             self._write_file(_MANIFEST, manifest)
             self._finish_folders()
         except OSError as cause:
-            raise RestoreFailed(f"{self._target} could not be completed: {cause}") from cause
+            raise unwritable(self._target, cause) from cause
 
     def publish(self) -> None:
         """Make it a directory that PostgreSQL starts on; the last act, after all settings are written."""

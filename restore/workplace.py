@@ -60,6 +60,11 @@ class Workplace:
         return self.folder / "instance"
 
     @property
+    def log(self) -> Path:
+        """Where PostgreSQL writes when it is started by hand, with the command that `restore` prints."""
+        return self.folder / "server.log"
+
+    @property
     def configuration(self) -> Path:
         """Copies of configuration files that lay outside the data directory, by their old paths."""
         return self.folder / "configuration"

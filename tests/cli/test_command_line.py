@@ -131,7 +131,7 @@ def test_the_errors_follow_the_style() -> None:
     for cls in all_errors():
         assert cls.__doc__, cls
         assert cls.hint[-1] in ".?", cls
-        assert cls.exit_status in (1, 2, 3, 10, 11, 12, 13, 14, 15), cls
+        assert cls.exit_status in (1, 2, 3, 10, 11, 12, 13, 14, 15, 130), cls
 
 
 def test_the_list_of_errors_is_written_down() -> None:
@@ -175,7 +175,9 @@ def test_ctrl_c_exits_130(capsys: Captured, config: Path, monkeypatch: pytest.Mo
         raise KeyboardInterrupt
 
     monkeypatch.setattr("walarchiver.cli.config.run", interrupted)
-    assert run(capsys, "--config", str(config), "config", "show") == (130, "", "interrupted\n")
+    status, out, err = run(capsys, "--config", str(config), "config", "show")
+    assert (status, out) == (130, "")
+    assert err.startswith("error[WA-INTERRUPTED]: interrupted\nhint: ")
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import shlex
 import threading
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from walarchiver.assembly import Archive
 from walarchiver.cli import restore
 from walarchiver.cli.context import Context
 from walarchiver.cli.main import main
+from walarchiver.cli.restorelines import commands_of
 from walarchiver.format.records import BackupPart, StoredObject
 
 
@@ -33,7 +35,12 @@ def job(context: Context, place: Workplace) -> restore._Job:
         host=None,
         owner=None,
         plan=SimpleNamespace(id="p-1", backup="b-1", major=15),
-        found=SimpleNamespace(archive=None, understood=SimpleNamespace(text="noon")),
+        found=SimpleNamespace(
+            archive=None,
+            requested="noon",
+            understood=SimpleNamespace(text="noon"),
+            decision=SimpleNamespace(reason="because"),
+        ),
         args=SimpleNamespace(bin_dir=None, timeout=1),
     )
     return cast(restore._Job, played)
@@ -45,7 +52,9 @@ def test_the_commands_to_go_on_with_survive_a_shell() -> None:
     context = replace(
         Context.plain(), config=Path("/etc/my config.toml"), stdout=out, stderr=io.StringIO(), quiet=True
     )
-    assert restore._tell_how_to_start(job(context, place), 1.0) == 0
+    bin_dir = Path("/usr/lib/postgresql/15 beta/bin")
+    commands = commands_of(place, context.config, owner="a user", bin_dir=bin_dir)
+    assert restore._tell_how_to_start(job(context, place), commands, 1.0) == 0
     serve, start = (line.strip().removesuffix(" &") for line in out.getvalue().splitlines()[2:4])
     assert shlex.split(serve)[1:] == [
         "--config",
@@ -54,7 +63,51 @@ def test_the_commands_to_go_on_with_survive_a_shell() -> None:
         "--plan",
         str(place.plan_path),
     ]
-    assert shlex.split(start)[:3] == ["pg_ctl", "-D", str(place.target)]
+    words = shlex.split(start)
+    assert words[:7] == ["runuser", "-u", "a user", "--", f"{bin_dir}/pg_ctl", "-D", str(place.target)]
+    assert words[-1] == "start"
+    mine = commands_of(place, context.config, owner=None, bin_dir=None)
+    assert shlex.split(mine.start)[:3] == ["pg_ctl", "-D", str(place.target)]
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_ctrl_c_says_in_which_state_it_left_the_directory_and_how_to_go_on_or_undo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], started: bool
+) -> None:
+    place = Workplace.beside(tmp_path / "new")
+
+    def interrupted(*_given: object, **_named: object) -> None:
+        place.target.mkdir()
+        place.folder.mkdir()
+        raise KeyboardInterrupt
+
+    async def interrupted_later(*_given: object) -> int:
+        interrupted()
+        return 0
+
+    config = tmp_path / "walarchiver.toml"
+    config.write_text(f'[repository.main]\nurl = "file://{tmp_path}/none"\n[cluster.main]\n')
+    found = job(Context.plain(), place)
+    monkeypatch.setattr(restore, "_check_hook", lambda *_given: None)
+    monkeypatch.setattr(restore, "answer", lambda *_given: found.found)
+    monkeypatch.setattr(restore, "refusal_of", lambda _found: None)
+    monkeypatch.setattr(restore, "plan_of", lambda *_given: found.plan)
+    monkeypatch.setattr(restore, "find_programs", lambda *_given, **_named: tmp_path / "bin")
+    monkeypatch.setattr(restore, "note_plan", lambda *_given: True)
+    if started:
+        monkeypatch.setattr(restore, "place_files", lambda *_given, **_named: None)
+        monkeypatch.setattr(restore, "_run_to_target", interrupted_later)
+    else:
+        monkeypatch.setattr(restore, "place_files", interrupted)
+    owner = ["--owner", "nobody"] if os.geteuid() == 0 else []
+    words = ["--config", str(config), "restore", "--at", "latest", "--into", str(place.target), "--start"]
+    assert main([*words, "--hook", "/any", *owner]) == 130
+    said = capsys.readouterr().err
+    assert "error[WA-INTERRUPTED]" in said
+    assert f"rm -r -- {place.target} {place.folder}" in said
+    assert ("is unfinished" in said, "To go on" in said) == (not started, started)
+    if started:
+        assert str(tmp_path / "bin" / "pg_ctl") in said
 
 
 def test_the_place_of_an_earlier_restore_is_refused_before_anything_is_done(

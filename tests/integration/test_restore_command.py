@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
-import sys
 from pathlib import Path
 
+from restore.unpack import MARKER
 from tests.integration.scene import Scene, Scenes, end, until
+from tests.integration.test_refusals import stored
 from tests.kit.postgres import as_server_user
+from tests.kit.smalldisk import small_disk
 from walarchiver.demo.stage import ask, environment, read_root
 
 
-def start_by_hand(scene: Scene, command: str, log: Path) -> None:
-    """The printed pg_ctl line, as the user that PostgreSQL runs as."""
-    words = shlex.split(command)
-    assert words[0] == "pg_ctl"
-    run_as = scene.cluster.run_as
-    with log.open("wb") as out:
-        subprocess.run(
-            [str(scene.cluster.bin_dir / "pg_ctl"), *words[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            cwd="/",
-            timeout=60,
-            check=True,
-            user=run_as.uid if run_as else None,
-        )
+def paste(command: str) -> None:
+    """Run a printed line as it stands, in a shell without our environment."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=Path.home(),
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_printed_commands_lead_to_the_planned_moment(scenes: Scenes) -> None:
@@ -51,14 +49,10 @@ def test_the_printed_commands_lead_to_the_planned_moment(scenes: Scenes) -> None
     assert told.exit_status == 0, told.stderr
     serve, start = told.json["commands"]
     assert (into / "pg_tblspc" / oid).readlink() == space
-    words = shlex.split(serve)
-    assert words[0] == "walarchiver"
-    server = scenes.run(
-        [sys.executable, "-m", "walarchiver.cli.main", *words[1:]], scene.stage.folder / "plan.log"
-    )
+    server = scenes.run(["/bin/sh", "-c", f"exec {serve}"], scene.stage.folder / "plan.log")
     socket = into.with_name("restored.walarchiver") / "wa.sock"
     until(lambda: ask(socket, "/readyz"), "the plan's server")
-    start_by_hand(scene, start, scene.stage.folder / "by-hand.log")
+    paste(start)
     pid = int((into / "postmaster.pid").read_text().split()[0])
     try:
         until(lambda: scene.cluster.psql("SELECT pg_is_in_recovery()") == "f", "promotion")
@@ -91,6 +85,29 @@ def test_restore_refuses_before_it_writes(scenes: Scenes) -> None:
     assert not into.with_name("taken.walarchiver").exists()
     told = scene.call(*scene.restore_words("latest", scene.cluster.data_dir), config=config)
     assert told.exit_status == 2
+
+    before = stored(scene)
+    with small_disk(scene.stage.folder / "small", 12 << 20) as disk:
+        cramped = disk / "r"
+        told = scene.call(*scene.restore_words("latest", cramped), config=config)
+        assert told.exit_status == 1
+        assert told.error["code"] == "WA-RESTORE-DISK"
+        assert "--no-space-check" in told.error["hint"]
+        assert list(disk.iterdir()) == []
+        told = scene.call(
+            *scene.restore_words("latest", cramped, "--no-space-check", "--start"), config=config
+        )
+        assert told.exit_status == 1
+        assert told.error["code"] == "WA-RESTORE-DISK"
+        assert "No space left on device" in told.error["message"]
+        assert f"{cramped} is unfinished" in told.error["hint"]
+        assert "log" not in told.error["hint"]
+        assert (cramped / MARKER).exists()
+        assert not (cramped / "global" / "pg_control").exists()
+        told = scene.call(*scene.restore_words("latest", cramped), config=config)
+        assert told.error["code"] == "WA-TARGET-DIR"
+        assert "interrupted restore" in told.error["message"]
+    assert stored(scene) == before
 
     dry = scene.stage.folder / "dry"
     told = scene.call(*scene.restore_words("latest", dry, "--dry-run"), config=config)

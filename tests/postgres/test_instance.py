@@ -136,6 +136,15 @@ def test_a_recovery_that_waits_for_ever_is_bounded_by_the_caller(taken: Taken, p
         instance.kill()
 
 
+def test_a_role_that_the_cluster_does_not_have_is_named_at_once(taken: Taken, pg_folder: Path) -> None:
+    """Not at the end of the patience with which recovery is watched, which is a day."""
+    target = {"recovery_target": "immediate", "recovery_target_action": "promote"}
+    with restored(taken, pg_folder, target) as instance:
+        with pytest.raises(RestoreFailed, match="no role 'nobody-here'") as told:
+            instance.start().watch(CLOCK, timeout_s=3600, user="nobody-here")
+        assert "--user" in told.value.next_step
+
+
 def test_configuration_that_lay_outside_is_replaced(taken: Taken, pg_folder: Path) -> None:
     target = pg_folder / "restored"
     made = unpack(taken, target)

@@ -19,13 +19,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from walarchiver.cli.context import Context, Output
-from walarchiver.errors import UsageError, WalarchiverError
+from walarchiver.errors import Interrupted, UsageError, WalarchiverError
 from walarchiver.settings import config_path
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  argparse has no public name
-
-INTERRUPTED = 130
 
 
 class Command(Protocol):
@@ -111,8 +109,8 @@ def main(words: Sequence[str] | None = None) -> int:
         context.failure(error)
         return error.exit_status
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        context.failure(Interrupted("interrupted"))
+        return Interrupted.exit_status
     except BrokenPipeError:
         # Whoever read the result has left; keep the interpreter's last flush from complaining.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
-import shlex
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,9 +24,17 @@ from walarchiver.assembly import Host
 from walarchiver.cli.asking import Answer, add_question, answer, hook_path, plan_of
 from walarchiver.cli.context import Context, Output
 from walarchiver.cli.plan import refusal_of
+from walarchiver.cli.restorelines import (
+    Commands,
+    commands_of,
+    interrupted_placing,
+    interrupted_recovery,
+    outside_lines,
+    pg_ctl_line,
+)
 from walarchiver.core.lsn import format_lsn
 from walarchiver.embedded.binaries import find_postgres_bin
-from walarchiver.errors import UsageError
+from walarchiver.errors import BinariesMissing, UsageError
 from walarchiver.postgres.probe import RecoveryState
 from walarchiver.postgres.process import RunAs, find_system_bin
 
@@ -59,6 +67,9 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--user", default="postgres", metavar="ROLE", help="with --start: a role to watch recovery with"
+    )
+    parser.add_argument(
+        "--no-space-check", action="store_true", help="begin although the disk looks too small"
     )
     parser.add_argument("--hook", metavar="PATH", help="the hook's launcher (default: beside this program)")
     parser.add_argument(
@@ -106,22 +117,36 @@ def run(context: Context, args: argparse.Namespace) -> int:
         return 0
     context.progress(f"restore: {found.decision.reason}")
     job = _Job(context, host, found, plan, place, owner, args, began_s)
-    place_files(
-        found.archive,
-        plan,
-        place,
-        owner=owner,
-        tablespaces=tablespaces,
-        workers=host.settings.server.workers,
-        comments=(f"walarchiver restore --at {found.requested}: plan {plan.id}", found.decision.reason),
-        progress=_progress(context, host),
-    )
-    note_plan(plan, place, host.settings.server.state)
+    try:
+        _place(job, tablespaces)
+    except KeyboardInterrupt:
+        raise interrupted_placing(place) from None
     placed_s = host.clock.monotonic_s() - began_s
     context.progress(f"restore: files are in place and verified after {placed_s:.1f} s")
-    if args.start:
+    commands = _commands(job)
+    if not args.start:
+        return _tell_how_to_start(job, commands, placed_s)
+    try:
         return asyncio.run(_run_to_target(job, placed_s))
-    return _tell_how_to_start(job, placed_s)
+    except KeyboardInterrupt:
+        raise interrupted_recovery(place, commands) from None
+
+
+def _place(job: _Job, tablespaces: dict[int, Path]) -> None:
+    """Make the target directory, and let `serve --plan ID` find the plan."""
+    found, host = job.found, job.host
+    place_files(
+        found.archive,
+        job.plan,
+        job.place,
+        owner=job.owner,
+        tablespaces=tablespaces,
+        workers=host.settings.server.workers,
+        comments=(f"walarchiver restore --at {found.requested}: plan {job.plan.id}", found.decision.reason),
+        check_space=not job.args.no_space_check,
+        progress=_progress(job.context, host),
+    )
+    note_plan(job.plan, job.place, host.settings.server.state)
 
 
 def _show_plan(context: Context, found: Answer, plan: Plan) -> None:
@@ -243,8 +268,8 @@ async def _run_to_target(job: _Job, placed_s: float) -> int:
         f"asked: {job.found.understood.text}",
         f"took {total_s:.1f} s ({placed_s:.1f} s for the files, {fetched} WAL files fetched)",
         f'look: psql "{instance.dsn(user=job.args.user)}"',
-        f"stop: {shlex.join((str(bin_dir / 'pg_ctl'), '-D', str(job.place.target), 'stop'))}",
-        *_outside(job),
+        f"stop: {pg_ctl_line(bin_dir, job.place, _owner_name(job), 'stop')}",
+        *outside_lines(job.place),
         "archiving is off on this copy; accept it by removing the last `archive_mode = off` from "
         "postgresql.auto.conf and taking a base backup",
     ]
@@ -265,29 +290,34 @@ async def _run_to_target(job: _Job, placed_s: float) -> int:
     return 0
 
 
-def _outside(job: _Job) -> list[str]:
-    """Where the configuration is that the data directory never held."""
-    folder = job.place.configuration
-    return [f"configuration from outside the data directory: copies in {folder}"] if folder.exists() else []
+def _owner_name(job: _Job) -> str | None:
+    """The new cluster's owner, when that is not the one who runs this."""
+    return None if job.owner is None else job.args.owner or "postgres"
 
 
-def _tell_how_to_start(job: _Job, placed_s: float) -> int:
+def _commands(job: _Job) -> Commands:
+    bin_dir = None
+    with contextlib.suppress(BinariesMissing):  # then the line names a pg_ctl on PATH
+        bin_dir = find_programs(
+            job.plan.major, bin_dir=job.args.bin_dir, search=(find_system_bin, find_postgres_bin)
+        )
+    return commands_of(job.place, job.context.config, owner=_owner_name(job), bin_dir=bin_dir)
+
+
+def _tell_how_to_start(job: _Job, commands: Commands, placed_s: float) -> int:
     """Without --start: the commands that go on from here."""
-    config = str(job.context.config.absolute())
-    serve = shlex.join(("walarchiver", "--config", config, "serve", "--plan", str(job.place.plan_path)))
-    start = shlex.join(("pg_ctl", "-D", str(job.place.target), "-w", "-t", "86400", "start"))
     if job.context.output is Output.TEXT:
         job.context.progress("restore: PostgreSQL replays the WAL once it is started")
     job.context.result(
         f"the files of {job.plan.backup} are in {job.place.target}, verified, with the settings for "
         f"{job.found.understood.text}\n"
-        f"next, in this order:\n  {serve} &\n  {start}\n"
+        f"next, in this order:\n{commands.indented}\n"
         "PostgreSQL promotes itself when it has reached the moment; then the server can be ended."
-        + "".join(f"\n{line}" for line in _outside(job)),
+        + "".join(f"\n{line}" for line in outside_lines(job.place)),
         {
             "plan": job.plan.id,
             "data_directory": str(job.place.target),
-            "commands": [serve, start],
+            "commands": [commands.serve, commands.start],
             "seconds": {"files": round(placed_s, 3)},
         },
     )

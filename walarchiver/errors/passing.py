@@ -40,6 +40,21 @@ class ShuttingDown(Transient):
     hint = "PostgreSQL offers the file again by itself once the server is back."
 
 
+class TooManyCallers(Transient):
+    """As many callers as are allowed are connected to the server; this one was turned away."""
+
+    code = "WA-BUSY"
+    hint = "PostgreSQL asks again by itself; raise `connections` in [server] if this is no accident."
+
+
+class Interrupted(Transient):
+    """The command was ended by Ctrl-C before it was done."""
+
+    code = "WA-INTERRUPTED"
+    exit_status = 130
+    hint = "Give the command again; every command can be repeated."
+
+
 class CallerGone(Transient):
     """The caller closed its connection before the answer; the work for it was stopped."""
 

@@ -157,4 +157,14 @@ class RestoreFailed(Refused):
     """The restored cluster is not what was asked; do not use it."""
 
     code = "WA-RESTORE"
-    hint = "Read the server's log in the target directory; the repository was not changed."
+    hint = (
+        "Do not use the target directory; the repository was not changed. If PostgreSQL was started, its log "
+        "is DIR.walarchiver/instance/server.log."
+    )
+
+
+class TargetDiskFull(RestoreFailed):
+    """The file system to restore into has no room for the cluster."""
+
+    code = "WA-RESTORE-DISK"
+    hint = "Make room, or name a directory on another file system."
