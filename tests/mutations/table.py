@@ -38,7 +38,7 @@ MUTATIONS = (
         "objects.append(await loop.run_in_executor(self._io, self._depositor.put, sealed))",
         "loop.run_in_executor(self._io, self._depositor.put, sealed); "
         "objects.append(StoredObject(sealed.key, len(sealed.body), sealed.sha256))",
-        (f"{ARCHIVER}test_nothing_is_acknowledged_before_object_and_entry_are_durable",),
+        (f"{ARCHIVER}test_a_store_failure_is_not_acknowledged_and_the_next_try_succeeds",),
     ),
     Mutation(
         2,
@@ -51,9 +51,9 @@ MUTATIONS = (
     Mutation(
         2,
         "tells PostgreSQL of every failure that the file is absent",
-        "walarchiver/api.py",
-        'headers[EXIT_HEADER] = "1" if absent else "200"',
-        'headers[EXIT_HEADER] = "1"',
+        "walarchiver/hook.py",
+        """    if call.verb == "fetch" and status == 404 and said == b"1":\n""",
+        """    if call.verb == "fetch" and status >= 400:\n""",
         (f"{API}test_the_hook_gets_the_status_that_postgresql_needs",),
     ),
     Mutation(

@@ -1,4 +1,4 @@
-"""A promise broken on purpose is noticed: the tests named pass on the source as it is, and fail on the other."""
+"""A promise broken on purpose is noticed: the tests named pass on the source as it is, and fail on another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.nightly.named import ROOT, exists
 
 COPIED = ("walarchiver", "restore", "tests", "docs", "bin", "config", "pyproject.toml")
 NOT_COPIED = shutil.ignore_patterns("__pycache__")
-TIMEOUT_S = 60
+TIMEOUT_S = 30
 PROMISES = {1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
 WITNESS = """
 import pathlib, restore, walarchiver
@@ -68,7 +68,7 @@ class Copy:
             env={**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
             text=True,
-            timeout=TIMEOUT_S * 5,
+            timeout=TIMEOUT_S * 10,
             check=False,
         )
         assert report.is_file(), done.stdout + done.stderr

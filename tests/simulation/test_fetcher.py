@@ -254,10 +254,12 @@ def test_a_kill_in_the_middle_leaves_nothing_under_the_final_name(
     scene: Scene, seen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain_file = scene.process.repository.plain_file
+    visible: list[bool] = []
 
     def dying(system: str, record: object) -> object:
         done = 0
         for chunk in plain_file(system, record):  # type: ignore[arg-type]
+            visible.append(scene.destination.exists())  # kill -9 would leave it like this
             if done >= seen:
                 raise Killed
             done += len(chunk)
@@ -266,6 +268,7 @@ def test_a_kill_in_the_middle_leaves_nothing_under_the_final_name(
     monkeypatch.setattr(scene.process.repository, "plain_file", dying)
     with pytest.raises(Killed):
         scene.fetch(name_of(1))
+    assert visible and not any(visible)
     assert not scene.destination.exists()
     assert scene.leftovers() == []
 
