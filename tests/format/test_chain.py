@@ -282,6 +282,7 @@ FACTS = r.BackupFacts(
     "15.18", 150018, "x86_64", 8192, 8192, 16 << 20, True, "UTF8", (), (), LIMITS, packages=""
 )
 EXAMPLES: dict[str, r.Record] = {
+    "checkpoint": r.CheckpointRecord(0, "2" * 64),
     "backup": r.BackupRecord(
         backup="20261122T143206Z-1f2e3d4c",
         method="full",

@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import zstandard
+
 sys.path.insert(0, sys.argv[1])
 import reader
 import seal
@@ -43,6 +45,52 @@ def chain(case, rings):
     assert files == case["files"], f"{files} are in force"
 
 
+def rollup(case, rings):
+    """Section 5: unpacked, split by its first line, and each piece judged in its place."""
+    stored, first = bytes.fromhex(case["stored"]), case["first"]
+    try:
+        raw = zstandard.get_frame_parameters(stored).content_size
+    except zstandard.ZstdError:
+        raise ValueError("not a zstd frame") from None
+    trust.need(len(stored) <= 64 << 20 and raw <= 64 << 20, "larger than a roll-up can be")
+    line, found, rest = seal.inflated(stored, raw).partition(b"\n")
+    trust.need(found and len(line) <= 64 << 10, "no first line")
+    head = trust.parsed(line)
+    trust.need(isinstance(head, dict) and set(head) == {"first", "lengths", "repo", "system"}, "members")
+    trust.need(all(head[name] == case[name] for name in ("first", "repo", "system")), "another place's")
+    sizes = head["lengths"]
+    trust.need(isinstance(sizes, list) and len(sizes) == case["block"], "number of lengths")
+    trust.need(all(type(size) is int and 0 <= size <= 1 << 24 for size in sizes), "a length")
+    trust.need(sum(sizes) == len(rest), "lengths do not add up")
+    state = {"repo": case["repo"], "system": case["system"], "prev": "0" * 64, "keyring": 0, "void": []}
+    verdicts, pieces = [], [bytes.fromhex(entry) for entry in case["before"]]
+    for size in sizes:
+        pieces.append(rest[:size])
+        rest = rest[size:]
+    for seq, piece in enumerate(pieces):
+        try:
+            entry = trust.judged(piece, {**state, "seq": seq}, rings)
+            state |= {"prev": trust.sha(piece), "keyring": entry["keyring"], "void": []}
+            verdicts.append("valid")
+        except ValueError:
+            state["void"] = [*state["void"], {"seq": seq, "sha256": trust.sha(piece)}]
+            verdicts.append("void")
+    trust.need(verdicts[-1] == "valid", "nothing vouches for the last entry")
+    assert verdicts[first:] == case["verdicts"]
+    assert [piece.hex() for piece in pieces[first:]] == case["entries"]
+
+
+def checkpoint(case, rings):
+    raw = bytes.fromhex(case["stored"])
+    said, by = trust.signed("checkpoint", raw)
+    trust.need(all(said[name] == case[name] for name in ("repo", "system", "seq")), "another place's")
+    trust.need(said["keyring"] in rings, "unknown keyring")
+    held = trust.roles(rings[said["keyring"]], said["writer"], case["system"])
+    trust.need({"writer", "pruner"} & held.keys(), "role of the signer")
+    by(next(iter(held.values())))
+    assert said["sha256"] == case["sha256"]
+
+
 def keyring(case, _rings):
     trust.keyrings(bytes.fromhex(case["root"]), [bytes.fromhex(raw) for raw in case["keyrings"]])
 
@@ -67,9 +115,11 @@ def keyfile(case, _rings):
 READ: dict[str, Callable] = {
     "canonical": lambda case, _rings: trust.parsed(bytes.fromhex(case["json"])),
     "chain": chain,
+    "checkpoint": checkpoint,
     "epoch": epoch,
     "keyfile": keyfile,
     "keyring": keyring,
+    "rollup": rollup,
     "sealed": sealed,
 }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.format import test_canonical, test_chain, test_seal
 from tests.format import world as w
-from tests.vectors import spelled_out
+from tests.vectors import beside, spelled_out
 from walarchiver.errors import KeyringBroken, MalformedObject, ObjectDamaged, ObjectMisplaced, Untrusted
 from walarchiver.format import records as r
 from walarchiver.format.canonical import canonical_json
@@ -348,9 +348,11 @@ FILES = {
     "keyring": keyrings,
     "epoch": epochs,
     "keyfile": key_files,
+    "rollup": beside.rollups,
+    "checkpoint": beside.checkpoints,
 }
 
-TRUSTING = {"chain", "epoch"}
+TRUSTING = {"chain", "epoch", "rollup", "checkpoint"}
 """Files whose cases share one root and its keyrings."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from tests.format.world import EPOCH_KEY, header
 from tests.vectors import spelled_out
 from walarchiver.errors import ConfigError, KeyCannotOpen, Untrusted, WalarchiverError, all_errors
 from walarchiver.format.canonical import parse_canonical
-from walarchiver.format.chain import Accepted, ChainState, accept
+from walarchiver.format.chain import Accepted, ChainState, Void, accept
+from walarchiver.format.checkpoint import verify_checkpoint
 from walarchiver.format.codec import KNOWN_KINDS
 from walarchiver.format.epoch import verify_epoch_object
 from walarchiver.format.header import Expected
 from walarchiver.format.keyring import Keyring, verify_keyrings
 from walarchiver.format.records import SupersedeRecord
+from walarchiver.format.rollup import judge_rollup, split_rollup
 from walarchiver.format.seal import open_sealed, plain_digest, seal
 from walarchiver.format.standing import FileRecord, in_force
 from walarchiver.keys.epochs import open_epoch
@@ -27,7 +30,7 @@ from walarchiver.keys.printable import parse_printable
 from walarchiver.keys.xwing import XWingIdentity
 
 HERE = Path(__file__).parent
-NAMES = ("canonical", "sealed", "chain", "keyring", "epoch", "keyfile")
+NAMES = ("canonical", "sealed", "chain", "keyring", "epoch", "keyfile", "rollup", "checkpoint")
 Case = dict[str, Any]
 
 
@@ -95,6 +98,33 @@ def test_chain(case: Case) -> None:
     assert state.prev == case["head"]
     files = {name: in_force([one for one in known if one.name == name]) for name in case["files"]}
     assert {name: one and one.digest for name, one in files.items()} == case["files"]
+
+
+@every("rollup")
+def test_rollup(case: Case) -> None:
+    rings, state = trusted("rollup"), ChainState(case["repo"], case["system"])
+    for seq, raw in enumerate(case["before"]):
+        state = accept(state, seq, bytes.fromhex(raw), rings).state
+
+    def read() -> list[Accepted | Void]:
+        place = {name: case[name] for name in ("repo", "system", "first", "block")}
+        pieces = split_rollup(bytes.fromhex(case["stored"]), **place)
+        return list(judge_rollup(state, pieces, lambda *one: accept(*one, rings), first=case["first"]))
+
+    judged = check(case, read)
+    if judged is not None:
+        assert ["valid" if isinstance(one, Accepted) else "void" for one in judged] == case["verdicts"]
+        hashes = [one.entry.sha256 if isinstance(one, Accepted) else one.sha256 for one in judged]
+        assert hashes == [hashlib.sha256(bytes.fromhex(raw)).hexdigest() for raw in case["entries"]]
+
+
+@every("checkpoint")
+def test_checkpoint(case: Case) -> None:
+    place = {name: case[name] for name in ("repo", "system", "seq")}
+    stored = bytes.fromhex(case["stored"])
+    found = check(case, lambda: verify_checkpoint(stored, trusted("checkpoint"), **place))
+    if found is not None:
+        assert (found.seq, found.sha256) == (case["seq"], case["sha256"])
 
 
 @every("keyring")

@@ -257,6 +257,15 @@ class SupersedeRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointRecord:
+    """The valid entry `seq`, earlier on the same chain, has this hash."""
+
+    kind: ClassVar[str] = "checkpoint"
+    seq: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownRecord:
     """A record of a kind that this release does not know; kept as its canonical JSON."""
 
@@ -276,5 +285,6 @@ Record = (
     | HorizonRecord
     | GapRecord
     | SupersedeRecord
+    | CheckpointRecord
     | UnknownRecord
 )
