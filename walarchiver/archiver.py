@@ -178,7 +178,7 @@ class Archiver:
                 refuse_other_content(name, recorded, record.digest, record.len)
                 return ()
             riding.extend(self._companions(file))
-            return (*self._depositor.epoch_records(catalog, epochs), record, *riding)
+            return (*self._depositor.epoch_records_of_today(catalog, epochs), record, *riding)
 
         await self._queue.submit(Proposal(name, decide))
         self._observe("archive: recorded")

@@ -151,16 +151,27 @@ class Depositor:
     def epoch_records(self, catalog: Catalog, epochs: Iterable[str]) -> tuple[Record, ...]:
         """The `epoch` records that must enter the ledger no later than objects sealed with these keys.
 
-        Raises EpochOutdated when the chain's keyring is later than the one a key was wrapped for.
+        Raises EpochOutdated when the chain's keyring is later than the one such a key was wrapped for.
         """
         due = [self._drawn[epoch] for epoch in sorted(set(epochs)) if catalog.epoch(epoch) is None]
-        for drawn in due:
-            if drawn.keyring_n < catalog.keyring_n():
+        self._check_custodians(catalog, due)
+        return tuple(drawn.record for drawn in due)
+
+    def epoch_records_of_today(self, catalog: Catalog, epochs: Iterable[str]) -> tuple[Record, ...]:
+        """As `epoch_records`, and raises EpochOutdated also for a key that is recorded already: a
+        custodian who was removed shall not open what can still be sealed anew."""
+        self._check_custodians(catalog, [self._drawn[epoch] for epoch in epochs])
+        return self.epoch_records(catalog, epochs)
+
+    @staticmethod
+    def _check_custodians(catalog: Catalog, epochs: Iterable[_Drawn]) -> None:
+        in_force = catalog.keyring_n()
+        for drawn in epochs:
+            if drawn.keyring_n < in_force:
                 raise EpochOutdated(
                     f"epoch key {drawn.record.epoch} was wrapped to the custodians of keyring "
-                    f"{drawn.keyring_n}, and keyring {catalog.keyring_n()} is in force"
+                    f"{drawn.keyring_n}, and keyring {in_force} is in force"
                 )
-        return tuple(drawn.record for drawn in due)
 
     def reread_keyrings(self) -> None:
         """Look for newer keyrings in the store. Raises KeyringBroken, StoreUnavailable."""
