@@ -1,4 +1,4 @@
-"""A promise broken on purpose is noticed: the tests named pass on the source as it is, and fail on another."""
+"""A promise broken on purpose is noticed: the tests named pass on the source as it is and fail on another."""
 
 from __future__ import annotations
 
