@@ -112,12 +112,13 @@ class Instance:
         }
         if not (self.data_dir / "postgresql.conf").exists():  # it lay outside the data directory
             options["config_file"] = str(self.work_dir / "postgresql.conf")
+        self._options = {**options, **(settings or {})}
         self._server = ServerProcess(
             bin_dir,
             self.data_dir,
             log_path=self.work_dir / "server.log",
             run_as=self.run_as,
-            options={**options, **(settings or {})},
+            options=self._options,
             environment=environment,
         )
         self._log_from = 0
@@ -136,12 +137,20 @@ class Instance:
         host = str(self.socket_dir).replace("\\", "\\\\").replace("'", "\\'")
         return f"host='{host}' port={_PORT} user={user} dbname={dbname}"
 
-    def start(self) -> Self:
-        """Start the server and return at once. Raises DatabaseUnavailable, RestoreFailed."""
+    def prepare(self) -> Mapping[str, str]:
+        """Make the folder for socket and access rules; the settings that a private start takes.
+
+        Raises RestoreFailed.
+        """
         try:
             self._make_work_dir()
         except OSError as cause:
             raise RestoreFailed(f"{self.work_dir} could not be prepared: {cause}") from cause
+        return self._options
+
+    def start(self) -> Self:
+        """Start the server and return at once. Raises DatabaseUnavailable, RestoreFailed."""
+        self.prepare()
         self._log_from = len(self._server.log_text())
         self._last_state = None
         self._server.launch()

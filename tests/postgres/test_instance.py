@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
+import subprocess
 from datetime import datetime
 from pathlib import Path
 
@@ -12,7 +14,9 @@ import pytest
 
 from restore.instance import Instance, Outcome, find_programs, find_server_programs
 from restore.recoverylog import parse_history_end, parse_log
+from restore.workplace import Workplace
 from tests.postgres.taken import DIGEST, Taken, owner, recover_from, unpack
+from walarchiver.cli.restorelines import commands_of, pg_ctl_line
 from walarchiver.clock import SystemClock
 from walarchiver.core.lsn import Lsn, format_lsn, parse_lsn
 from walarchiver.errors import BinariesMissing, DeadlineExceeded, RestoreFailed
@@ -154,6 +158,24 @@ def test_configuration_that_lay_outside_is_replaced(taken: Taken, pg_folder: Pat
     made.publish()
     with Instance(taken.bin_dir, target, pg_folder / "run", settings=QUICK) as instance:
         assert instance.start().watch(CLOCK, timeout_s=60).outcome is Outcome.PROMOTED
+
+
+def test_a_cluster_without_its_configuration_starts_with_the_printed_line(
+    taken: Taken, pg_folder: Path
+) -> None:
+    place = Workplace(pg_folder / "restored")
+    made = unpack(taken, place.target)
+    recover_from(taken, place.target, {"recovery_target": "immediate", "recovery_target_action": "promote"})
+    (place.target / "postgresql.conf").unlink()
+    made.publish()
+    place.make(owner())
+    settings = Instance(taken.bin_dir, place.target, place.instance, settings=QUICK).prepare()
+    user = pwd.getpwuid(place.target.stat().st_uid).pw_name if os.geteuid() == 0 else None
+    lines = commands_of(place, Path("x.toml"), owner=user, bin_dir=taken.bin_dir, settings=settings)
+    subprocess.run(["/bin/sh", "-c", lines.start], check=True, timeout=60, cwd="/")
+    stop = pg_ctl_line(taken.bin_dir, place, user, "-m", "immediate", "stop")
+    subprocess.run(["/bin/sh", "-c", stop], check=True, timeout=60, cwd="/")
+    assert "listening on Unix socket" in place.log.read_text()
 
 
 def test_programs_are_found_for_the_major_of_the_data_directory(taken: Taken, tmp_path: Path) -> None:

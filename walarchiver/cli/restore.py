@@ -301,7 +301,12 @@ def _commands(job: _Job) -> Commands:
         bin_dir = find_programs(
             job.plan.major, bin_dir=job.args.bin_dir, search=(find_system_bin, find_postgres_bin)
         )
-    return commands_of(job.place, job.context.config, owner=_owner_name(job), bin_dir=bin_dir)
+    settings = None
+    if bin_dir is not None and not (job.place.target / "postgresql.conf").exists():
+        settings = Instance(bin_dir, job.place.target, job.place.instance).prepare()
+    return commands_of(
+        job.place, job.context.config, owner=_owner_name(job), bin_dir=bin_dir, settings=settings
+    )
 
 
 def _tell_how_to_start(job: _Job, commands: Commands, placed_s: float) -> int:

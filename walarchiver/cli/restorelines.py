@@ -3,6 +3,7 @@
 Rules:
 - Programs are named by their full path where that is known: a shell's PATH may lack them.
 - PostgreSQL refuses root, so as root its commands begin with `runuser` and the new cluster's owner.
+- A cluster whose postgresql.conf lay elsewhere has none to start with: it starts privately, as by `--start`.
 - An interrupted restore says in which state it left the directory, how to go on, and how to undo it.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +34,31 @@ class Commands:
         return f"  {self.serve} &\n  {self.start}"
 
 
-def commands_of(place: Workplace, config: Path, *, owner: str | None, bin_dir: Path | None) -> Commands:
-    """`owner`: the new cluster's, for root only. `bin_dir`: PostgreSQL's programs, None for those on PATH."""
+def commands_of(
+    place: Workplace,
+    config: Path,
+    *,
+    owner: str | None,
+    bin_dir: Path | None,
+    settings: Mapping[str, str] | None = None,
+) -> Commands:
+    """`owner`: the new cluster's, for root only. `bin_dir`: PostgreSQL's programs, None for those on PATH.
+
+    `settings` are given to the server on its command line.
+    """
     beside = Path(sys.executable).parent / "walarchiver"
     program = str(beside) if beside.is_file() else "walarchiver"
     words = (program, "--config", str(config.absolute()), "serve", "--plan", str(place.plan_path))
-    options = ("-l", str(place.log), "-w", "-t", str(START_TIMEOUT_S), "start")
+    given = shlex.join(word for name, value in (settings or {}).items() for word in ("-c", f"{name}={value}"))
+    options = (
+        "-l",
+        str(place.log),
+        *(("-o", given) if given else ()),
+        "-w",
+        "-t",
+        str(START_TIMEOUT_S),
+        "start",
+    )
     return Commands(shlex.join(words), pg_ctl_line(bin_dir, place, owner, *options))
 
 
