@@ -12,6 +12,7 @@ from restore.core.walk import Branch, Walk
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.scan import Event, EventKind, RestorePoint, SegmentScan
+from walarchiver.core.tally import PREPARED_KINDS
 
 
 def first_after(branch: Branch, walk: Walk, low: Lsn, time: CommitTime) -> Event | None:
@@ -103,16 +104,18 @@ def commits_from(branch: Branch, walk: Walk, low: Lsn) -> int:
     return count
 
 
-def prepared_at(walk: Walk, high: Lsn) -> tuple[Event, ...]:
+def prepared_at(branch: Branch, walk: Walk, high: Lsn) -> tuple[Event, ...]:
     """The transactions prepared before `high` and not ended before it, as far as the walk shows."""
     open_ones: dict[int, Event] = {}
     for scan in walk.scans:
-        for event in scan.prepared:
-            if event.lsn >= high:
-                continue
+        number = scan.segment.number
+        if number * branch.size >= high:
+            break
+        whole = (number + 1) * branch.size <= high
+        for event in scan.prepared if whole else branch.events(number, 0, high):
             if event.kind is EventKind.PREPARE:
                 open_ones[event.xid] = event
-            else:
+            elif event.kind in PREPARED_KINDS:
                 open_ones.pop(event.xid, None)
     return tuple(sorted(open_ones.values(), key=lambda event: event.lsn))
 

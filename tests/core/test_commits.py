@@ -115,11 +115,12 @@ def test_the_prepared_transactions_own_xid_and_name_are_told(major: int) -> None
     gone = struct.pack("<qII", time + 2, 0x10, 903)
     wal.record(TRANSACTION, 0x40 | 0x80, main_data(gone), xid=0)
     found = scan(wal, 3)
-    assert [(event.kind, event.xid, event.gid, event.time - NOON) for event in found.prepared] == [
+    assert [(event.kind, event.xid, event.gid, event.time - NOON) for event in events(wal, 3)] == [
         (EventKind.PREPARE, 900, "gid one", 0),
         (EventKind.COMMIT_PREPARED, 900, "gid one", 1),
         (EventKind.ABORT_PREPARED, 903, None, 2),
     ]
+    assert [event.xid for event in found.prepared] == [903], "900 is ended where it was prepared"
     assert (found.commits, found.aborts, found.prepares) == (1, 1, 1)
 
 

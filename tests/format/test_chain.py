@@ -32,8 +32,11 @@ from tests.format.world import (
     keyring_bytes,
     signing,
 )
+from walarchiver.core.lsn import Lsn
+from walarchiver.core.moment import CommitTime
 from walarchiver.errors import LedgerBroken, MalformedObject
 from walarchiver.format import records as r
+from walarchiver.format import scans
 from walarchiver.format.canonical import canonical_json
 from walarchiver.format.chain import Accepted, ChainState, Void, accept, build_entry, void
 from walarchiver.format.entry import NO_ENTRY, RECORDS_MAX, Entry, VoidMark, encode_and_sign, parse_entry
@@ -281,6 +284,38 @@ LIMITS = r.LimitFacts(100, 8, 10, 0, 64)
 FACTS = r.BackupFacts(
     "15.18", 150018, "x86_64", 8192, 8192, 16 << 20, True, "UTF8", (), (), LIMITS, packages=""
 )
+_EVENT = scans.EventFact("commit", Lsn(0x3000100), Lsn(0x3000128), 739, CommitTime(NOW_US))
+SCAN = scans.ScanRecord(
+    name="0" * 24,
+    digest="2" * 64,
+    ending="whole",
+    problem="",
+    end=Lsn(0x4000000),
+    records=5,
+    commits=1,
+    aborts=0,
+    prepares=1,
+    backward_us=0,
+    switched=True,
+    restore_points=(scans.RestorePointFact(Lsn(0x3000128), Lsn(0x3000190), "mark", CommitTime(NOW_US)),),
+    checkpoints=(
+        scans.CheckpointFact(Lsn(0x3000190), Lsn(0x3000100), 1, 1, CommitTime(NOW_US), shutdown=False),
+    ),
+    limits=(scans.LimitChange(Lsn(0x3000210), 100, 8, 10, 0, 64, 1),),
+    prepared=(
+        scans.EventFact("prepare", Lsn(0x3000250), Lsn(0x3000300), 740, CommitTime(NOW_US), "gid one"),
+    ),
+    overwritten=(Lsn(0x3000300),),
+    first=Lsn(0x3000100),
+    first_prev=Lsn(0x20000F8),
+    last=Lsn(0x3000340),
+    min_time=CommitTime(NOW_US),
+    max_time=CommitTime(NOW_US),
+    first_event=_EVENT,
+    last_event=_EVENT,
+    last_commit=_EVENT,
+)
+
 EXAMPLES: dict[str, r.Record] = {
     "checkpoint": r.CheckpointRecord(0, "2" * 64),
     "backup": r.BackupRecord(
@@ -306,6 +341,7 @@ EXAMPLES: dict[str, r.Record] = {
     "part": r.PartRecord("b", ()),
     "horizon": horizon(),
     "gap": gap(),
+    "scan": SCAN,
     "cluster": CLUSTER,
     "keyring": RECORD_1,
     "epoch": r.EpochRecord("e" * 16, "3" * 64),

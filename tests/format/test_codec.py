@@ -15,6 +15,7 @@ from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.errors import MalformedObject
 from walarchiver.format import records as r
+from walarchiver.format import scans
 from walarchiver.format.canonical import canonical_json, parse_canonical
 from walarchiver.format.codec import KNOWN_KINDS, parts_sha256, record_from_json, record_to_json
 
@@ -46,7 +47,7 @@ def of_field(name: str, hint: str) -> st.SearchStrategy[Any]:
     }
     if hint in plain:
         return plain[hint]
-    cls = getattr(r, hint)
+    cls = getattr(r, hint, None) or getattr(scans, hint)
     assert is_dataclass(cls)
     return of_class(cls)  # type: ignore[arg-type]
 
@@ -78,9 +79,9 @@ def test_records_are_spelled_as_the_format_says() -> None:
 
 
 def test_an_unknown_kind_is_kept_verbatim() -> None:
-    spelled = b'{"kind":"scan","lsn":null,"whatever":[1,{"x":"y"}]}'
+    spelled = b'{"kind":"tie","lsn":null,"whatever":[1,{"x":"y"}]}'
     record = record_from_json(parse_canonical(spelled))
-    assert record == r.UnknownRecord("scan", spelled)
+    assert record == r.UnknownRecord("tie", spelled)
     assert canonical_json(record_to_json(record)) == spelled
 
 
@@ -131,8 +132,8 @@ def test_a_record_that_is_not_quite_one_is_refused(value: Any) -> None:
         r.HorizonRecord(CommitTime(0), Lsn(2**64), 1),
         r.HorizonRecord(CommitTime(0), Lsn(1), -1),
         r.UnknownRecord("wal", b'{"kind":"wal"}'),
-        r.UnknownRecord("scan", b'{"kind":"tie"}'),
-        r.UnknownRecord("scan", b'{"kind": "scan"}'),
+        r.UnknownRecord("tie", b'{"kind":"pin"}'),
+        r.UnknownRecord("tie", b'{"kind": "tie"}'),
     ],
 )
 def test_an_illegal_record_is_never_written(record: r.Record) -> None:

@@ -27,6 +27,7 @@ from walarchiver.core.scan import (
     SegmentScan,
 )
 from walarchiver.core.segment import Segment, SegmentBytes
+from walarchiver.core.tally import PREPARED_KINDS, net_prepared
 
 SIZE = SegmentBytes(1 << 20)
 SLOT = 1 << 16
@@ -185,11 +186,7 @@ class World:
             restore_points=tuple(fact for fact in facts if isinstance(fact, RestorePoint)),
             checkpoints=tuple(fact for fact in facts if isinstance(fact, Checkpoint)),
             parameter_changes=tuple(fact for fact in facts if isinstance(fact, ParameterChange)),
-            prepared=tuple(
-                event
-                for event in events
-                if event.kind in (EventKind.PREPARE, EventKind.COMMIT_PREPARED, EventKind.ABORT_PREPARED)
-            ),
+            prepared=net_prepared(event for event in events if event.kind in PREPARED_KINDS),
             switched=bool(recs and recs[-1].switch),
             overwritten=(),
         )

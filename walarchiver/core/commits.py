@@ -17,7 +17,7 @@ from walarchiver.core.lsn import Lsn
 from walarchiver.core.scan import Ending, Event, SegmentScan
 from walarchiver.core.segment import Segment, SegmentBytes
 from walarchiver.core.skim import CRC_WHOLE_SCAN, Skimmed, skim
-from walarchiver.core.tally import Tally
+from walarchiver.core.tally import Tally, net_prepared
 from walarchiver.core.walpage import SegmentIdentity, read_first_page
 from walarchiver.core.walreader import Buffer, CrcPolicy, Walk
 from walarchiver.errors import CorruptSegment
@@ -138,7 +138,7 @@ def _summary(segment: Segment, start: Lsn, walk: Walk, tally: Tally, skimmed: Sk
         restore_points=tuple(tally.restore_points),
         checkpoints=tuple(tally.checkpoints),
         parameter_changes=tuple(tally.parameter_changes),
-        prepared=tuple(tally.prepared),
+        prepared=net_prepared(tally.prepared),
         switched=walk.switched,
         overwritten=tuple(walk.overwritten),
     )

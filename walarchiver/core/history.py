@@ -46,7 +46,7 @@ class TimelineHistory:
             if match is None or line.lstrip().startswith("#"):
                 continue
             fork = Fork(int(match[1]), parse_lsn(match[2]))
-            if forks and fork.parent <= forks[-1].parent:
+            if fork.parent <= (forks[-1].parent if forks else 0):  # there is no timeline 0
                 raise MalformedObject(f"history of timeline {timeline} is not in ascending order at {line!r}")
             forks.append(fork)
         if not forks or forks[-1].parent >= timeline:

@@ -131,7 +131,8 @@ class SegmentScan:
     checkpoints: tuple[Checkpoint, ...]
     parameter_changes: tuple[ParameterChange, ...]
     prepared: tuple[Event, ...]
-    """PREPARE, COMMIT PREPARED and ABORT PREPARED events, to know what is open at a point."""
+    """The PREPAREs that no record of this segment ends, and the COMMIT PREPAREDs and ABORT PREPAREDs of
+    transactions prepared in earlier segments: what it takes to know what is open behind it."""
     switched: bool
     """Ended by a SWITCH record (pg_switch_wal, archive_timeout): the rest is padding."""
     overwritten: tuple[Lsn, ...]

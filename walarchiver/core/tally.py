@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from walarchiver.core.decoding import Decoded
@@ -9,6 +10,18 @@ from walarchiver.core.moment import CommitTime
 from walarchiver.core.scan import Checkpoint, Event, EventKind, ParameterChange, RestorePoint
 
 PREPARED_KINDS = frozenset({EventKind.PREPARE, EventKind.COMMIT_PREPARED, EventKind.ABORT_PREPARED})
+
+
+def net_prepared(events: Iterable[Event]) -> tuple[Event, ...]:
+    """The PREPAREs that are not ended in `events`, and the ends of those prepared before, in order."""
+    left: dict[int, list[Event]] = {}
+    for event in events:
+        mine = left.setdefault(event.xid, [])
+        if event.kind is not EventKind.PREPARE and mine and mine[-1].kind is EventKind.PREPARE:
+            mine.pop()
+        else:
+            mine.append(event)
+    return tuple(sorted((event for mine in left.values() for event in mine), key=lambda event: event.lsn))
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
+from walarchiver.format.scans import ScanRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +281,7 @@ Record = (
     | WalRecord
     | HistoryRecord
     | LabelRecord
+    | ScanRecord
     | PartRecord
     | BackupRecord
     | HorizonRecord
