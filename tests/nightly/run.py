@@ -76,7 +76,7 @@ MARKERS = {"order": "not containers and not nightly", "scenarios": "not containe
 def pytest_words(name: str, report: Path, seed: int, jobs: int) -> list[str]:
     part = PARTS[name]
     words = [sys.executable, "-m", "pytest", *part.words, "-m", MARKERS.get(name, "nightly")]
-    words += [f"--junitxml={report}", "-o", "junit_family=xunit1", "--quiet", "--durations=10"]
+    words += [f"--junitxml={report}", "--quiet", "--durations=10"]
     if jobs > 1:
         words += ["--numprocesses", str(jobs), *part.spread]
     if name == "order":
