@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from restore.core.model import BaseBackup, Decision, Horizon, Limits, Run, Target, View
+from restore.core.model import BaseBackup, Decision, Horizon, Limits, Run, Superseded, Target, View
 from restore.core.planner import decide
 from restore.walreader import WalReader
 from walarchiver.catalog import Catalog
@@ -41,6 +41,9 @@ def view_of(catalog: Catalog, cluster: ClusterRecord, ledger_seq: int) -> View:
         backups=tuple(_backup(record) for record in catalog.backups()),
         horizons=tuple(Horizon(h.time, h.lsn, h.timeline) for h in catalog.horizons()),
         current_timeline=production_timeline(catalog, size) or max(histories, default=1),
+        superseded=tuple(
+            Superseded(change.name, change.old, change.new, change.reason) for change in catalog.superseded()
+        ),
     )
 
 

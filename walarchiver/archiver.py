@@ -27,6 +27,7 @@ from blake3 import blake3
 
 from walarchiver.budget import ByteBudget
 from walarchiver.catalog import Catalog, FileRecord
+from walarchiver.conflict import refuse_other_content
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.segment import (
@@ -154,8 +155,8 @@ class Archiver:
         self._observe("archive: start")
         recorded = await loop.run_in_executor(self._io, self.catalog.file, name)
         if recorded is not None:
-            digest, length = await loop.run_in_executor(self._cpu, self._digest, file, path)
-            refuse_other_content(name, recorded, digest, length)
+            digest, length = await loop.run_in_executor(self._cpu, self.digest, file, path)
+            refuse_other_content(name, recorded, digest, length, self.catalog)
             return Archived(name, length, fresh=False)
         for left in reversed(range(SEALINGS_MAX)):
             try:
@@ -167,7 +168,7 @@ class Archiver:
         raise AssertionError("the last sealing returned or raised")
 
     async def _archive_new(self, name: str, file: WalFile, path: Path) -> Archived:
-        record, epochs = await self._deposit(name, file, path)
+        record, epochs = await self.deposit(name, file, path)
         self._observe("archive: deposited")
         riding: list[Record] = []
 
@@ -175,7 +176,7 @@ class Archiver:
             riding.clear()
             recorded = catalog.file(name)
             if recorded is not None:
-                refuse_other_content(name, recorded, record.digest, record.len)
+                refuse_other_content(name, recorded, record.digest, record.len, catalog)
                 return ()
             riding.extend(self._companions(file))
             return (*self._depositor.epoch_records_of_today(catalog, epochs), record, *riding)
@@ -186,7 +187,8 @@ class Archiver:
         standing = await asyncio.get_running_loop().run_in_executor(self._io, self.catalog.file, name)
         return Archived(name, record.len, fresh=standing == record)
 
-    async def _deposit(self, name: str, file: WalFile, path: Path) -> tuple[FileRecord, frozenset[str]]:
+    async def deposit(self, name: str, file: WalFile, path: Path) -> tuple[FileRecord, frozenset[str]]:
+        """Check, seal and store a file: its record and the keys it used, neither recorded yet."""
         loop = asyncio.get_running_loop()
         reading = await loop.run_in_executor(self._io, self._open, file, path)
         try:
@@ -270,7 +272,7 @@ class Archiver:
             count -= len(chunk)
             yield chunk
 
-    def _digest(self, file: WalFile, path: Path) -> tuple[str, int]:
+    def digest(self, file: WalFile, path: Path) -> tuple[str, int]:
         """Digest and length of a file whose name is recorded, after the same checks."""
         reading = self._open(file, path)
         with reading.handle:
@@ -341,13 +343,4 @@ def _ancestry(file: HistoryFile, reading: _Reading) -> TimelineHistory:
     try:
         return TimelineHistory.parse(file.timeline, bytes(reading.small))
     except MalformedObject as error:
-        raise CorruptSegment(error.message) from error
-
-
-def refuse_other_content(name: str, recorded: FileRecord, digest: str, length: int) -> None:
-    """Raise SegmentConflict unless the recorded content is this one."""
-    if (recorded.digest, recorded.len) != (digest, length):
-        raise SegmentConflict(
-            f"{name} is archived with digest {recorded.digest[:16]}… ({recorded.len} bytes), "
-            f"but the file offered has {digest[:16]}… ({length} bytes)"
-        )
+        raise CorruptHistory(error.message) from error

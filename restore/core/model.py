@@ -55,6 +55,16 @@ class BaseBackup:
 
 
 @dataclass(frozen=True, slots=True)
+class Superseded:
+    """An administrator put other bytes in the place of an archived file; digests in hex."""
+
+    name: str
+    old: str
+    new: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """All that the catalog knows about one cluster incarnation (one system identifier)."""
 
@@ -71,6 +81,17 @@ class View:
     horizons: tuple[Horizon, ...]
     current_timeline: int
     """The timeline production is on: that of the newest WAL record or horizon."""
+    superseded: tuple[Superseded, ...] = ()
+    """Every replacement that counts, file by file."""
+
+    def superseded_on(self, path: TimelineHistory, wal: WalNeed | None) -> tuple[Superseded, ...]:
+        """The replacements that a restore along this path meets: of its WAL, and of its histories."""
+        names = {f"{timeline:08X}.history" for timeline in (path.timeline, *(f.parent for f in path.forks))}
+        if wal is not None and self.superseded:
+            for number in range(wal.first.number, wal.last.number + 1):
+                timeline = path.timeline_of_segment(number, self.segment_size)
+                names.add(Segment(timeline, number).name(self.segment_size))
+        return tuple(change for change in self.superseded if change.name in names)
 
 
 @dataclass(frozen=True, slots=True)

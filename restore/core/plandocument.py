@@ -49,6 +49,10 @@ def plan_document(
         },
         "base_backup": _base_backup(decision),
         "wal": _wal(decision, view),
+        "superseded": [
+            {"name": change.name, "old": change.old, "new": change.new, "reason": change.reason}
+            for change in view.superseded_on(decision.path, decision.wal)
+        ],
         "settings": dict(settings),
         "horizon": _time(decision.horizon),
         "nearest": {"before": _time(decision.nearest.before), "after": _time(decision.nearest.after)},

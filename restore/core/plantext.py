@@ -45,6 +45,12 @@ def plan_text(
         lines += _reachable(decision, view, plan_id)
     else:
         lines += _refused(decision, view)
+    for change in view.superseded_on(decision.path, decision.wal):
+        lines += _wrapped(
+            "superseded",
+            f"{change.name}: an administrator put digest {change.new[:16]}… in the place of "
+            f"{change.old[:16]}…: {change.reason}",
+        )
     if decision.explained:
         lines += ["", "why"]
         for sentence in decision.explained:

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from walarchiver.assembly import Host, open_repository
+from walarchiver.cli import superseding
 from walarchiver.cli.context import Context
 from walarchiver.core.moment import format_rfc3339
 from walarchiver.errors import LedgerBroken, UnknownCluster, UsageError
@@ -33,9 +34,12 @@ def register(subparsers: Subparsers) -> None:
     verify.add_argument("--entries", action="store_true", help="list every entry")
     verify.add_argument("--repository", metavar="NAME", help="default: the cluster's first")
     verify.add_argument("--system", metavar="ID", help="an older system identifier of the same cluster name")
+    superseding.add(verbs)
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
+    if args.verb == "supersede":
+        return superseding.run(context, args)
     wanted = None if args.min_checkpoint is None else parse_checkpoint(args.min_checkpoint)
     host = Host.here(context.settings())
     cluster = host.settings.cluster_name(context.cluster)
