@@ -7,7 +7,6 @@ from dataclasses import dataclass
 ARCHIVER = "tests/simulation/test_archiver.py::"
 FETCHER = "tests/simulation/test_fetcher.py::"
 API = "tests/hook/test_api.py::"
-CHAIN = "tests/format/test_chain.py::"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +58,9 @@ MUTATIONS = (
     Mutation(
         3,
         "takes other bytes under a recorded name for the same",
-        "walarchiver/archiver.py",
-        "    if (recorded.digest, recorded.len) != (digest, length):\n",
-        "    if recorded.len != length:\n",
+        "walarchiver/conflict.py",
+        "    if (recorded.digest, recorded.len) == (digest, length):\n",
+        "    if recorded.len == length:\n",
         (f"{ARCHIVER}test_other_bytes_under_a_recorded_name_are_refused_and_nothing_is_stored",),
     ),
     Mutation(
@@ -79,7 +78,7 @@ MUTATIONS = (
         "walarchiver/format/chain.py",
         "    text.verify(members[0].public)\n",
         "    pass\n",
-        (f"{CHAIN}test_every_flipped_bit_makes_an_entry_void",),
+        ("tests/format/test_bit_flips.py::test_every_flipped_bit_is_found[ledger entry]",),
     ),
     Mutation(
         5,
@@ -183,6 +182,17 @@ MUTATIONS = (
         'has no custodian for cluster {system}")\n    return found\n',
         'has no custodian for cluster {system}")\n    return found[:1]\n',
         ("tests/simulation/test_depositor.py::test_every_single_custodian_opens_everything",),
+    ),
+    Mutation(
+        12,
+        "rotates to the first custodian only",
+        "walarchiver/keys/epochs.py",
+        "to.wrap(key, epoch.info(to.recipient))) for to in recipients\n",
+        "to.wrap(key, epoch.info(to.recipient))) for to in list(recipients)[:1]\n",
+        (
+            "tests/simulation/test_rotation.py::"
+            "test_an_added_custodian_opens_everything_after_a_rotation_and_a_second_one_has_nothing_to_do",
+        ),
     ),
     Mutation(
         13,
