@@ -102,7 +102,7 @@ class Instance:
         self.data_dir = data_dir.absolute()
         self.work_dir = work_dir.absolute()
         self.socket_dir = self.work_dir / "socket"
-        check_socket_folder(self.socket_dir, _PORT)
+        check_work_dir(self.work_dir)
         self.run_as = RunAs.owner_of(self.data_dir) if os.geteuid() == 0 else None
         options = {
             **_PRIVATE,
@@ -251,6 +251,11 @@ class Instance:
             (self.work_dir / name).write_text(content, "utf-8")
         if self.run_as is not None:
             self.run_as.take(self.work_dir)
+
+
+def check_work_dir(work_dir: Path) -> None:
+    """Raises UsageError when the path is too long for a socket below it."""
+    check_socket_folder(work_dir / "socket", _PORT)
 
 
 def find_server_programs(

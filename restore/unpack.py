@@ -26,7 +26,13 @@ from pathlib import Path
 
 from restore.diskspace import unwritable
 from restore.manifest import BackupManifest, check_same_files, has_its_checksum, parse_manifest, refuse
-from walarchiver.errors import MalformedObject, RestoreFailed, TargetDirectoryInUse, UsageError
+from walarchiver.errors import (
+    MalformedObject,
+    RestoreFailed,
+    ServerInTarget,
+    TargetDirectoryInUse,
+    UsageError,
+)
 from walarchiver.postgres.backupindex import BackupIndex, StreamIndex
 from walarchiver.postgres.backuplabel import parse_tablespace_map, tablespace_map_content
 from walarchiver.postgres.process import RunAs
@@ -332,7 +338,7 @@ def check_unused(folder: Path) -> None:
         raise TargetDirectoryInUse(f"{folder} is not a directory")
     names = set(os.listdir(folder))
     if "postmaster.pid" in names:
-        raise TargetDirectoryInUse(f"a PostgreSQL server runs, or crashed, in {folder}")
+        raise ServerInTarget(f"a PostgreSQL server runs, or crashed, in {folder}")
     if MARKER in names:
         raise TargetDirectoryInUse(
             f"{folder} holds an interrupted restore",

@@ -9,6 +9,7 @@ Rules:
   (magic, system identifier, segment size, page address, timeline), every page's header.
 - Two calls for one name share one piece of work only if they name the same, unchanged file;
   PostgreSQL does repeat a call after a crash while the first one still runs.
+- What was read is acknowledged only if the file is still the one that was opened, unchanged.
 - A caller that goes away stops nothing: the work ends, and whoever asks again finds its result.
 - Memory: a bounded number of parts (at most 64 MiB plain each), whatever the segment size.
 """
@@ -16,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -48,7 +50,14 @@ from walarchiver.core.walpage import (
     read_first_page,
 )
 from walarchiver.depositor import Deposit, Depositor
-from walarchiver.errors import CorruptSegment, EpochOutdated, MalformedObject, SegmentConflict
+from walarchiver.errors import (
+    CorruptHistory,
+    CorruptSegment,
+    EpochOutdated,
+    MalformedObject,
+    NotARegularFile,
+    SegmentChanged,
+)
 from walarchiver.format.records import (
     FirstPage,
     ForkFact,
@@ -126,8 +135,8 @@ class Archiver:
     async def archive(self, name: str, path: Path) -> Archived:
         """Return only when the file would outlive this host.
 
-        Raises NotAWalFile, CorruptSegment, WrongCluster, SegmentConflict: refused, nothing stored;
-        StoreUnavailable, LedgerContended: not acknowledged, ask again.
+        Raises NotAWalFile, CorruptSegment, WrongCluster, SegmentConflict: refused, nothing recorded;
+        SegmentChanged, StoreUnavailable, LedgerContended: not acknowledged, ask again.
         """
         file = parse_wal_file(name, self.cluster.segment_size)
         unchanged = await asyncio.get_running_loop().run_in_executor(self._io, _unchanged, path)
@@ -207,13 +216,15 @@ class Archiver:
 
     def _open(self, file: WalFile, path: Path) -> _Reading:
         try:
-            handle = path.open("rb")
+            handle = open_plainly(path)
         except OSError as error:
             raise _unreadable(path, error) from error
         try:
-            length = handle.seek(0, 2)
-            handle.seek(0)
-            reading = _Reading(handle=handle, length=length, left=length, hasher=blake3())
+            unchanged = _identity_of(os.fstat(handle.fileno()), path)
+            length = unchanged[2]
+            reading = _Reading(
+                handle=handle, path=path, unchanged=unchanged, length=length, left=length, hasher=blake3()
+            )
             match file:
                 case SegmentFile() | PartialFile():
                     first = handle.read(LONG_HEADER_BYTES)
@@ -229,7 +240,7 @@ class Archiver:
                     )
                 case HistoryFile():
                     if not 0 < length <= HISTORY_BYTES_MAX:
-                        raise CorruptSegment(f"{path.name} has {length} bytes, which no timeline history has")
+                        raise CorruptHistory(f"{path.name} has {length} bytes, which no timeline history has")
                 case BackupHistoryFile():
                     pass  # informative only: kept as it is, so that a bad one never blocks WAL
         except BaseException:
@@ -246,6 +257,8 @@ class Archiver:
         )
         if isinstance(file, HistoryFile):
             _ancestry(file, reading)  # read before it is stored
+        if not reading.left:
+            _check_unchanged(reading)
         return deposit
 
     def _chunks(self, file: WalFile, reading: _Reading, count: int) -> Iterator[bytes]:
@@ -254,9 +267,11 @@ class Archiver:
             try:
                 chunk = reading.handle.read(min(READ_BYTES, count))
             except OSError as error:
-                raise _unreadable(Path(reading.handle.name), error) from error
+                raise _unreadable(reading.path, error) from error
             if not chunk:
-                raise CorruptSegment(f"the file became shorter than {reading.length} bytes while it was read")
+                raise SegmentChanged(
+                    f"{reading.path} became shorter than {reading.length} bytes while it was read"
+                )
             if isinstance(file, SegmentFile) and reading.page is not None:
                 reading.padding = check_pages(
                     chunk,
@@ -278,6 +293,7 @@ class Archiver:
         with reading.handle:
             for _ in self._chunks(file, reading, reading.length):
                 pass
+            _check_unchanged(reading)
         return reading.hasher.hexdigest(), reading.length
 
     def _record(
@@ -311,6 +327,8 @@ class _Reading:
     """A WAL file being read once from front to back."""
 
     handle: BinaryIO
+    path: Path
+    unchanged: _Unchanged
     length: int
     left: int
     hasher: blake3
@@ -325,14 +343,34 @@ _Unchanged = tuple[int, int, int, int]
 """Device, inode, size and modification time (ns) of a file."""
 
 
+def open_plainly(path: Path) -> BinaryIO:
+    """The file itself: no link is followed, and neither pipe nor device is waited for. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.fdopen(handle, "rb")
+
+
 def _unchanged(path: Path) -> _Unchanged:
     try:
-        found = path.stat()
+        found = path.stat(follow_symlinks=False)
     except OSError as error:
         raise _unreadable(path, error) from error
-    if not stat.S_ISREG(found.st_mode):  # to open a pipe would wait for ever
-        raise CorruptSegment(f"{path} is not a regular file")
+    return _identity_of(found, path)
+
+
+def _identity_of(found: os.stat_result, path: Path) -> _Unchanged:
+    if not stat.S_ISREG(found.st_mode):
+        raise NotARegularFile(f"{path} is not a regular file")
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _check_unchanged(reading: _Reading) -> None:
+    """Whether the file that was read to its end is still the one that was opened. Raises SegmentChanged."""
+    try:
+        now = _unchanged(reading.path)
+    except CorruptSegment as error:
+        raise SegmentChanged(f"{reading.path} went away while it was read") from error
+    if now != reading.unchanged:
+        raise SegmentChanged(f"{reading.path} changed while it was read")
 
 
 def _unreadable(path: Path, error: OSError) -> CorruptSegment:
@@ -340,6 +378,12 @@ def _unreadable(path: Path, error: OSError) -> CorruptSegment:
 
 
 def _ancestry(file: HistoryFile, reading: _Reading) -> TimelineHistory:
+    """The ancestry in a history that was read whole. Raises CorruptHistory.
+
+    PostgreSQL ends every line that it writes; one without its end was cut off, perhaps inside a position.
+    """
+    if not reading.small.endswith(b"\n"):
+        raise CorruptHistory(f"{reading.path.name} is cut off: its last line has no end")
     try:
         return TimelineHistory.parse(file.timeline, bytes(reading.small))
     except MalformedObject as error:

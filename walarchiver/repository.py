@@ -28,7 +28,7 @@ from walarchiver.core.objectname import (
     repo_key,
 )
 from walarchiver.errors import (
-    KeyCannotOpen,
+    KeyMissing,
     KeyringBroken,
     LedgerBroken,
     NoRepository,
@@ -175,7 +175,7 @@ class Repository:
         if known is not None:
             return known
         if not self.identities:
-            raise KeyCannotOpen("this host has no key that opens the archive (no `identity` is configured)")
+            raise KeyMissing("this host has no key that opens the archive (no `identity` is configured)")
         key = self._unwrap_epoch(system, epoch)
         with self._lock:
             self._epoch_keys[system, epoch] = key

@@ -77,17 +77,21 @@ def test_ctrl_c_says_in_which_state_it_left_the_directory_and_how_to_go_on_or_un
     place = Workplace.beside(tmp_path / "new")
 
     def interrupted(*_given: object, **_named: object) -> None:
-        place.target.mkdir()
-        place.folder.mkdir()
+        make()
         raise KeyboardInterrupt
 
     async def interrupted_later(*_given: object) -> int:
-        interrupted()
-        return 0
+        raise KeyboardInterrupt
+
+    def make(*_given: object, **_named: object) -> None:
+        place.target.mkdir()
+        place.folder.mkdir()
+        (place.target / "postgresql.conf").touch()
 
     config = tmp_path / "walarchiver.toml"
     config.write_text(f'[repository.main]\nurl = "file://{tmp_path}/none"\n[cluster.main]\n')
     found = job(Context.plain(), place)
+    monkeypatch.setattr(restore, "check_work_dir", lambda _folder: None)  # the test's may be a deep one
     monkeypatch.setattr(restore, "_check_hook", lambda *_given: None)
     monkeypatch.setattr(restore, "answer", lambda *_given: found.found)
     monkeypatch.setattr(restore, "refusal_of", lambda _found: None)
@@ -95,7 +99,7 @@ def test_ctrl_c_says_in_which_state_it_left_the_directory_and_how_to_go_on_or_un
     monkeypatch.setattr(restore, "find_programs", lambda *_given, **_named: tmp_path / "bin")
     monkeypatch.setattr(restore, "note_plan", lambda *_given: True)
     if started:
-        monkeypatch.setattr(restore, "place_files", lambda *_given, **_named: None)
+        monkeypatch.setattr(restore, "place_files", make)
         monkeypatch.setattr(restore, "_run_to_target", interrupted_later)
     else:
         monkeypatch.setattr(restore, "place_files", interrupted)

@@ -16,14 +16,17 @@ from tests.kit.walmaker import MIB, make_segment
 from tests.simulation.test_depositor import assert_epochs_first
 from tests.simulation.world import SYSTEM, SYSTEM_ID, Process, World, name_of, segment_bytes, wal_file
 from walarchiver import archiver as archiver_module
-from walarchiver.archiver import Archived
+from walarchiver.archiver import Archived, open_plainly
 from walarchiver.clock import SystemRandom
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.segment import Segment, SegmentBytes
 from walarchiver.errors import (
+    CorruptHistory,
     CorruptSegment,
+    NotARegularFile,
     NotAWalFile,
+    SegmentChanged,
     SegmentConflict,
     ShuttingDown,
     StoreUnavailable,
@@ -206,13 +209,19 @@ def test_a_file_that_is_no_segment_of_this_cluster_is_refused_and_nothing_stored
         ("00000002.history", b"2\t0/3000000\tits own parent\n"),
         ("00000003.history", b"2\t0/3000000\tx\n1\t0/4000000\ty\n"),
         ("00000002.history", b"x" * (2 << 20)),
+        ("00000002.history", b"1\t0/30"),
+        ("00000002.history", HISTORY[:-1]),
+        ("00000002.history", b"\0\xff rubbish" * 500 + b"\n"),
+        ("00000002.history", b"1\tFFFFFFFFFF/0\tx\n"),
+        ("00000002.history", b"99999999999999999999999\t0/1\tx\n"),
+        ("00000002.history", b"0\t0/1\tx\n"),
     ],
 )
 def test_a_history_that_makes_no_sense_is_refused_before_it_is_stored(
     tmp_path: Path, name: str, content: bytes
 ) -> None:
     world = World()
-    with pytest.raises(CorruptSegment):
+    with pytest.raises(CorruptHistory):
         world.began().archive(wal_file(tmp_path, name, content))
     assert_nothing_recorded(world)
 
@@ -250,29 +259,70 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / NAME)
     other_end = os.open(tmp_path / NAME, os.O_RDWR)  # so that even who opens it does not hang
     try:
-        with pytest.raises(CorruptSegment, match="is not a regular file"):
+        with pytest.raises(NotARegularFile, match="is not a regular file"):
             process.archive(tmp_path / NAME)
     finally:
         os.close(other_end)
 
 
-def test_a_file_cut_short_while_it_is_read_is_refused(tmp_path: Path) -> None:
+def test_what_stands_in_a_segments_place_by_then_is_not_followed_and_not_waited_for(tmp_path: Path) -> None:
+    """Between the look at the path and its opening anybody may have changed it."""
+    (tmp_path / "elsewhere").write_bytes(segment_bytes(NAME))
+    (tmp_path / NAME).symlink_to("elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        open_plainly(tmp_path / NAME)
+    process = World().began()
+    with pytest.raises(NotARegularFile):
+        process.archive(tmp_path / NAME)
+    os.mkfifo(tmp_path / "pipe")
+    with open_plainly(tmp_path / "pipe") as pipe:  # at once, although nobody writes
+        assert pipe.fileno() >= 0
+
+
+def replace_file(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    other.rename(path)
+
+
+def append_page(path: Path) -> None:
+    with path.open("ab") as out:
+        out.write(bytes(8192))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda path: os.truncate(path, 1 << 20), "shorter"),
+        (append_page, "changed while it was read"),
+        (lambda path: path.write_bytes(path.read_bytes()), "changed while it was read"),
+        (replace_file, "changed while it was read"),
+        (lambda path: path.unlink(), "went away"),
+    ],
+    ids=["cut short", "grown", "written again", "replaced", "removed"],
+)
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, change: Callable[[Path], object], says: str
+) -> None:
     world = World(segment_size=SegmentBytes(4 << 20))
     name = name_of(1, size=world.segment_size)
     content = make_segment(Segment(1, 1), system=SYSTEM_ID, size=world.segment_size)
     path = wal_file(tmp_path, name, content)
+    once = [change]
 
-    def cut(step: str) -> None:
-        if step == "archive: sealed":
-            os.truncate(path, 1 << 20)
+    def changed(step: str) -> None:
+        if step == "archive: sealed" and once:
+            once.pop()(path)
 
-    process = world.process(observe=cut)
+    process = world.process(observe=changed)
     process.begin()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(archiver_module, "PART_BYTES", 1 << 20)
-        with pytest.raises(CorruptSegment, match="shorter"):
+        with pytest.raises(SegmentChanged, match=says):
             process.archive(path)
     assert_nothing_recorded(world)
+    path.write_bytes(content)
+    assert process.archive(path)[0].fresh
 
 
 # --- large files -----------------------------------------------------------------------------------------

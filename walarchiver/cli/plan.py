@@ -12,10 +12,27 @@ from restore.core.plantext import plan_text
 from walarchiver.assembly import Host
 from walarchiver.cli.asking import Answer, add_question, answer, plan_of
 from walarchiver.cli.context import Context
-from walarchiver.errors import NotReachable, TargetInGap
+from walarchiver.errors import (
+    BeforeFirstBackup,
+    NotProven,
+    NotReachable,
+    SeveralTargets,
+    TargetInGap,
+    UnknownTarget,
+    WrongBranch,
+)
 
 if TYPE_CHECKING:
     from walarchiver.cli.main import Subparsers
+
+_REFUSALS: dict[Verdict, type[NotReachable]] = {
+    Verdict.GAP: TargetInGap,
+    Verdict.BEFORE_FIRST_BACKUP: BeforeFirstBackup,
+    Verdict.NOT_PROVEN: NotProven,
+    Verdict.WRONG_BRANCH: WrongBranch,
+    Verdict.UNKNOWN_TARGET: UnknownTarget,
+    Verdict.AMBIGUOUS: SeveralTargets,
+}
 
 
 def register(subparsers: Subparsers) -> None:
@@ -33,9 +50,14 @@ def show(context: Context, host: Host, found: Answer) -> int:
     """Print the answer; the exit status: 0, or 13 or 14 for a refusal."""
     refusal = refusal_of(found)
     if refusal is not None:
+        text = plan_text(found.decision, found.view, requested=found.understood)
         context.result(
-            plan_text(found.decision, found.view, requested=found.understood),
-            plan_document(found.decision, found.view, requested=found.understood),
+            f"{text}\nerror code {refusal.code}\nnext step: {refusal.next_step}",
+            {
+                **plan_document(found.decision, found.view, requested=found.understood),
+                "code": refusal.code,
+                "next_step": refusal.next_step,
+            },
         )
         return refusal.exit_status
     plan = plan_of(host, found, None, Path("walarchiver-hook"))
@@ -53,5 +75,4 @@ def refusal_of(found: Answer) -> NotReachable | None:
     decision = found.decision
     if decision.stop is not None:
         return None
-    kind = TargetInGap if decision.verdict is Verdict.GAP else NotReachable
-    return kind(decision.reason)
+    return _REFUSALS[decision.verdict](decision.reason)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from restore.core.plan import Plan
 from restore.core.plandocument import plan_document
 from restore.core.plantext import plan_text
-from restore.instance import Instance, find_programs
+from restore.instance import Instance, check_work_dir, find_programs
 from restore.planserver import plan_served
 from restore.restoring import Progress, judge, place_files
 from restore.unpack import check_unused
@@ -97,6 +97,8 @@ def run(context: Context, args: argparse.Namespace) -> int:
     place = Workplace.beside(args.into)
     check_unused(place.target)
     place.check_unused()
+    if args.start:
+        check_work_dir(place.instance)
     owner = _owner(args.owner)
     tablespaces = _tablespaces(args.tablespace)
     hook = hook_path(args.hook)
@@ -303,7 +305,8 @@ def _commands(job: _Job) -> Commands:
         )
     settings = None
     if bin_dir is not None and not (job.place.target / "postgresql.conf").exists():
-        settings = Instance(bin_dir, job.place.target, job.place.instance).prepare()
+        with contextlib.suppress(UsageError):  # a path too long for its socket
+            settings = Instance(bin_dir, job.place.target, job.place.instance).prepare()
     return commands_of(
         job.place, job.context.config, owner=_owner_name(job), bin_dir=bin_dir, settings=settings
     )

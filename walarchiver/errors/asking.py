@@ -58,10 +58,17 @@ class TimeInFuture(TimeNotUnderstood):
 
 
 class TargetDirectoryInUse(UsageError):
-    """The directory to restore into is not empty, or a server runs in it; nothing was written."""
+    """The directory to restore into is not empty; nothing was written."""
 
     code = "WA-TARGET-DIR"
     hint = "Name a directory that does not exist yet or is empty."
+
+
+class ServerInTarget(TargetDirectoryInUse):
+    """A PostgreSQL server runs in the directory to restore into, or crashed there; nothing was written."""
+
+    code = "WA-TARGET-SERVER"
+    hint = "Name another directory. Is this the cluster in production?"
 
 
 class NotReachable(WalarchiverError):
@@ -77,3 +84,41 @@ class TargetInGap(NotReachable):
 
     code = "WA-GAP"
     exit_status = 14
+
+
+class BeforeFirstBackup(NotReachable):
+    """The asked moment lies before the end of the first usable base backup."""
+
+    code = "WA-BEFORE-BACKUP"
+    hint = "Ask for the earliest moment that the answer names, or a later one: nothing older is kept."
+
+
+class NotProven(NotReachable):
+    """The asked moment lies behind the newest one that is proven to be archived."""
+
+    code = "WA-NOT-PROVEN"
+    hint = (
+        "Ask for the moment that the answer names, or for latest. To get further, let the segment in use be "
+        "archived (`walarchiver check` switches it) and ask again on the host that archives."
+    )
+
+
+class WrongBranch(NotReachable):
+    """The asked moment is not part of the asked timeline's history, or there is no such timeline."""
+
+    code = "WA-BRANCH"
+    hint = "Name the timeline that it is on with --timeline N; `walarchiver timeline` shows the forks."
+
+
+class UnknownTarget(NotReachable):
+    """No transaction or restore point of that name lies in what can be restored."""
+
+    code = "WA-UNKNOWN-TARGET"
+    hint = "Is it written correctly, and was it in this cluster? Ask for a time or an LSN instead."
+
+
+class SeveralTargets(NotReachable):
+    """Several restore points have the asked name."""
+
+    code = "WA-SEVERAL-TARGETS"
+    hint = "Choose one of those that the answer lists, by --at lsn:...."

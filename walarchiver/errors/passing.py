@@ -33,6 +33,20 @@ class ServerUnreachable(Transient):
     hint = "Is `walarchiver serve` running, and is the socket path the same on both sides?"
 
 
+class SocketUnusable(ServerUnreachable):
+    """What stands at the socket's path is no socket, or this user may not use it."""
+
+    code = "WA-SOCKET"
+    hint = "Correct the path, or let this user through: see `socket` and `users` in the [server] section."
+
+
+class SegmentChanged(Transient):
+    """The file changed or was removed while it was read; nothing was acknowledged."""
+
+    code = "WA-SEGMENT-CHANGED"
+    hint = "PostgreSQL never changes a file that it offers. Who else writes to pg_wal?"
+
+
 class ShuttingDown(Transient):
     """The server is draining and takes no new work; nothing was acknowledged."""
 

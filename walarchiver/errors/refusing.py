@@ -48,6 +48,23 @@ class CorruptSegment(Refused):
     hint = "Look at the file in pg_wal and at the disk below it; take a new base backup once it is explained."
 
 
+class NotARegularFile(CorruptSegment):
+    """What was offered is a folder, a pipe or a device."""
+
+    code = "WA-FILE-KIND"
+    hint = "Who put that into pg_wal? Move it away; PostgreSQL offers its own files again by itself."
+
+
+class CorruptHistory(CorruptSegment):
+    """A timeline history is empty, cut off, too long, or names an ancestry that cannot be."""
+
+    code = "WA-HISTORY-CORRUPT"
+    hint = (
+        "Do not remove it: PostgreSQL would use its timeline's number again. Compare it with the copy on the "
+        "host that promoted."
+    )
+
+
 class WrongCluster(Refused):
     """The file belongs to another PostgreSQL cluster than the one this name stands for."""
 
@@ -99,6 +116,13 @@ class KeyCannotOpen(Refused):
     code = "WA-KEY"
     exit_status = 12
     hint = "Name a custodian's key file as `identity` of the repository."
+
+
+class KeyMissing(KeyCannotOpen):
+    """No key is configured here, or its file is not there."""
+
+    code = "WA-KEY-MISSING"
+    hint = "Bring a custodian's key file to this host and name it as `identity` of the repository."
 
 
 class WriterRevoked(Refused):

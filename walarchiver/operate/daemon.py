@@ -7,7 +7,7 @@ import http.client
 import socket
 from pathlib import Path
 
-from walarchiver.errors import ServerUnreachable
+from walarchiver.errors import ServerUnreachable, SocketUnusable
 
 TIMEOUT_S = 5.0
 _ANSWER_BYTES_MAX = 1 << 20
@@ -24,6 +24,11 @@ def ask_server(socket_path: Path, path: str) -> tuple[int, str]:
             connection.request("GET", path)
             answer = connection.getresponse()
             return answer.status, answer.read(_ANSWER_BYTES_MAX).decode("utf-8", "replace").strip()
+        except (ConnectionRefusedError, PermissionError) as error:
+            if isinstance(error, ConnectionRefusedError) and socket_path.is_socket():
+                raise ServerUnreachable(f"nobody answers on {socket_path}: {error.strerror}") from error
+            reason = error.strerror if isinstance(error, PermissionError) else "it is not a socket"
+            raise SocketUnusable(f"{socket_path} cannot be used: {reason}") from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise ServerUnreachable(f"nobody answers on {socket_path}: {reason}") from error
