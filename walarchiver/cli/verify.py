@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from walarchiver.assembly import Archive, Host, open_archive
 from walarchiver.cli.context import Context
-from walarchiver.errors import TargetInGap, Untrusted
+from walarchiver.errors import KeyCannotOpen, TargetInGap, Untrusted
 from walarchiver.operate.verify import Progress, Verification, VerifyRequest, verify
 from walarchiver.operate.verifyjournal import Journal
 
@@ -56,6 +56,8 @@ def run(context: Context, args: argparse.Namespace) -> int:
     context.result(_text(archive, found), _members(archive, found))
     if found.damaged:
         return Untrusted.exit_status
+    if found.unopened:
+        return KeyCannotOpen.exit_status
     return DEGRADED if found.gaps else 0
 
 
@@ -83,9 +85,14 @@ def _text(archive: Archive, found: Verification) -> str:
         lines.append(f"damaged  {damage.name}: {damage.message} ({damage.code})")
         lines += [f"         object {key}" for key in damage.keys]
         lines.append(f"         affects: {damage.affects}")
+    lines += [f"unopened {one.items:,} items, compared by hash only: {one.message}" for one in found.unopened]
     lines += [f"gap      WAL is missing from {first} to {last}" for first, last in found.gaps]
     if found.damaged:
         lines.append("next: look for other versions or copies of these objects; take a base backup now")
+    elif found.unopened:
+        lines.append(
+            "next: every recorded byte is there; open the rest with the key of one that it is wrapped to"
+        )
     elif found.gaps:
         lines.append("every recorded byte is there; but WAL is missing: see `walarchiver timeline`")
     else:
@@ -113,6 +120,15 @@ def _members(archive: Archive, found: Verification) -> dict[str, object]:
             }
             for damage in found.damaged
         ],
+        "unopened": [{"items": one.items, "message": one.message} for one in found.unopened],
         "gaps": [{"first": first, "last": last} for first, last in found.gaps],
-        "code": Untrusted.code if found.damaged else TargetInGap.code if found.gaps else None,
+        "code": _code(found),
     }
+
+
+def _code(found: Verification) -> str | None:
+    if found.damaged:
+        return Untrusted.code
+    if found.unopened:
+        return KeyCannotOpen.code
+    return TargetInGap.code if found.gaps else None

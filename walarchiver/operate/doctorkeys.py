@@ -87,7 +87,7 @@ def _identity(
             "a custodian's key lies on a host that archives: whoever takes this host reads every backup",
             "Keep custodians' keys elsewhere; archiving does not need one.",
         )
-    epochs = archive.catalog.names("epoch") if archive is not None else []
+    epochs = archive.catalog.epochs() if archive is not None else []
     if archive is None or not epochs:
         return
     try:

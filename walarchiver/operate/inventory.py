@@ -60,18 +60,19 @@ class PartItem:
 
 @dataclass(frozen=True, slots=True)
 class EpochItem:
-    """The first revision of an epoch's key object; its length is not recorded."""
+    """A recorded revision of an epoch's key object; its length is not recorded."""
 
     system: str
     record: EpochRecord
 
     @property
     def name(self) -> str:
-        return f"epoch key {self.record.epoch}"
+        revision = "" if self.record.rev is None else f" revision {self.record.rev}"
+        return f"epoch key {self.record.epoch}{revision}"
 
     @property
     def key(self) -> str:
-        return epoch_key_name(self.system, self.record.epoch, 0)
+        return epoch_key_name(self.system, self.record.epoch, self.record.rev or 0)
 
     @property
     def objects(self) -> tuple[StoredObject, ...]:
@@ -83,10 +84,9 @@ Item = FileItem | PartItem | EpochItem
 
 def inventory(catalog: Catalog, system: str) -> Iterator[Item]:
     """All items, one at a time: keys first (without them nothing opens), then WAL, then backups."""
-    for epoch in catalog.names(EpochRecord.kind):
-        found = catalog.epoch(epoch)
-        assert found is not None
-        yield EpochItem(system, found)
+    for epoch in catalog.epochs():
+        for _, revision in sorted(catalog.epoch_revisions(epoch).items()):
+            yield EpochItem(system, revision)
     for kind in (HistoryRecord.kind, WalRecord.kind, LabelRecord.kind):
         for name in catalog.names(kind):
             record = catalog.file(name)

@@ -5,13 +5,16 @@ Rules:
 - Bounded: so many threads that the largest parts fit into `server.memory`, and a few items per thread
   waiting. An answer that may pass (storage down) stops the run, which can go on later; only bytes
   that are wrong or gone are damage.
-- Damage never stops the run: the whole list is wanted.
+- Damage never stops the run: the whole list is wanted. Neither does an epoch that no key at hand opens:
+  what it seals is compared by hash, and the epoch is named.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -65,6 +68,15 @@ class Damage:
     affects: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unopened:
+    """Items that no key at hand opens, for one reason; they were compared by their hashes only."""
+
+    message: str
+    """Names the epoch."""
+    items: int
+
+
 @dataclass(slots=True)
 class Verification:
     """What a run found; `skipped` items had been verified by the interrupted run that it continued."""
@@ -75,6 +87,7 @@ class Verification:
     skipped: int = 0
     seconds: float = 0.0
     damaged: list[Damage] = field(default_factory=list)
+    unopened: list[Unopened] = field(default_factory=list)
     gaps: tuple[tuple[str, str], ...] = ()
 
 
@@ -92,7 +105,7 @@ class VerifyRequest:
 
 
 def verify(archive: Archive, request: VerifyRequest) -> Verification:
-    """Read everything. Raises StoreUnavailable, StoreDenied, KeyCannotOpen (deep without a key)."""
+    """Read everything. Raises StoreUnavailable, StoreDenied, KeyCannotOpen (deep without any key)."""
     if request.deep and not archive.repository.identities:
         raise KeyCannotOpen("`verify --deep` opens everything, and no `identity` is configured here")
     return _Run(archive, request).run()
@@ -105,6 +118,7 @@ class _Run:
         self._found = Verification(deep=request.deep)
         self._total_items = self._total_bytes = 0
         self._largest = 1
+        self._closed = _ClosedEpochs()
         self._began_s = self._told_s = request.clock.monotonic_s()
         self._holdings = Holdings(
             archive.segment_size,
@@ -122,6 +136,7 @@ class _Run:
         with self._request.journal as journal:
             self._read_all(journal)
         found.damaged.sort(key=lambda damage: damage.name)
+        found.unopened = self._closed.found()
         for backup in incomplete(self._holdings.backups, catalog):
             found.damaged.append(_incomplete(backup))
         found.gaps = gap_names(tuple(Run(*run) for run in catalog.runs()), self._archive.segment_size)
@@ -156,7 +171,9 @@ class _Run:
         for future in done:
             item = waiting.pop(future)
             damage = future.result()
-            if damage is None:
+            if damage is None and self._closed.has(item):
+                pass  # a later run with another key may open it
+            elif damage is None:
                 journal.remember(mark_of(item))
             else:
                 self._found.damaged.append(damage)
@@ -174,12 +191,37 @@ class _Run:
 
     def _read(self, item: Item) -> Damage | None:
         try:
-            read_item(self._archive, item, deep=self._request.deep)
+            try:
+                read_item(self._archive, item, deep=self._request.deep)
+            except KeyCannotOpen as error:
+                self._closed.add(item, error)
+                read_item(self._archive, item, deep=False)
         except Untrusted as error:
             return Damage(
                 item.name, keys_of(item), error.code, error.message, affected_by(item, self._holdings)
             )
         return None
+
+
+class _ClosedEpochs:
+    """What no key at hand opens, as the threads find it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._items: dict[str, KeyCannotOpen] = {}
+
+    def add(self, item: Item, error: KeyCannotOpen) -> None:
+        with self._lock:
+            self._items[mark_of(item)] = error
+
+    def has(self, item: Item) -> bool:
+        with self._lock:
+            return mark_of(item) in self._items
+
+    def found(self) -> list[Unopened]:
+        """By reason, which names the epoch."""
+        counts = Counter(error.message for error in self._items.values())
+        return [Unopened(message, count) for message, count in sorted(counts.items())]
 
 
 def _incomplete(backup: str) -> Damage:
@@ -197,9 +239,9 @@ def read_item(archive: Archive, item: Item, *, deep: bool) -> None:
     repository = archive.repository
     match item:
         case EpochItem():
+            _check_epoch(repository, item)
             if deep:
                 repository.epoch_key(item.system, item.record.epoch)
-            _check_epoch(repository, item)
         case FileItem(record) if deep:
             with open(os.devnull, "wb") as nowhere:
                 write_plain(repository, archive.system, record, nowhere)
