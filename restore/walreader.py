@@ -4,6 +4,7 @@ Rules:
 - Bytes are handed out only after length and digest equal what the ledger recorded.
 - Opened segments live in unlinked temporary files that are mapped, so memory does not grow with
   the segment size; only a few are kept.
+- A scan that the ledger has is taken from there; events are always read from the WAL itself.
 - A scan is remembered under the digests of the files it was read from: the same bytes give the
   same scan, on whichever path they are met.
 """
@@ -26,6 +27,8 @@ from walarchiver.core.lsn import Lsn
 from walarchiver.core.scan import Ending, Event, SegmentScan
 from walarchiver.core.segment import Segment, SegmentBytes
 from walarchiver.errors import Transient
+from walarchiver.format.records import WalRecord
+from walarchiver.format.scans import segment_scan
 from walarchiver.repository import Repository
 
 
@@ -109,8 +112,32 @@ class WalReader:
 
         return pages
 
+    def _recorded(self, path: TimelineHistory, number: int) -> SegmentScan | None:
+        """The scan that the ledger has of a segment, if it holds on this path.
+
+        Its last record may end in later files: they must be archived, and the path may not leave the
+        segment's timeline before that end.
+        """
+        segment = self._on_path(path, number)
+        file = self._catalog.file(segment.name(self._size))
+        if not isinstance(file, WalRecord):
+            return None
+        record = self._catalog.scan(file.name, file.digest)
+        if record is None:
+            return None
+        left = path.end(segment.timeline)
+        if left is not None and record.end > left and record.end > segment.end(self._size):
+            return None
+        for later in range(number + 1, -(-record.end // self._size)):
+            if self._catalog.file(self._on_path(path, later).name(self._size)) is None:
+                return None
+        return segment_scan(record, segment, system=int(file.page.system), magic=file.page.magic)
+
     def scan(self, path: TimelineHistory, number: int) -> SegmentScan:
         """The scan of segment `number` as found on a path."""
+        recorded = self._recorded(path, number)
+        if recorded is not None:
+            return recorded
         with self._lock:
             key = self._cache_key(path, number)
             if key in self._scans:

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from walarchiver.catalogentries import EntryRows
 from walarchiver.catalogfile import PROJECTED_TABLES, open_catalog_file, translated
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
@@ -44,6 +45,7 @@ from walarchiver.format.records import (
     SupersedeRecord,
     WalRecord,
 )
+from walarchiver.format.scans import ScanRecord
 from walarchiver.format.standing import FileRecord as FileRecord
 from walarchiver.format.standing import standings
 from walarchiver.projecting import history_of, parsed_row, record_name, segment_of
@@ -51,7 +53,7 @@ from walarchiver.projecting import history_of, parsed_row, record_name, segment_
 _SQLITE_INTEGERS = 2**63
 
 
-class Catalog:
+class Catalog(EntryRows):
     """The projection of one ledger. Thread-safe; several processes may share one file."""
 
     def __init__(self, path: Path | None, warn: Callable[[str], None] = lambda _line: None) -> None:
@@ -177,11 +179,6 @@ class Catalog:
         with self._lock, translated():
             return self._db.execute(sql, values).fetchall()
 
-    def next_seq(self) -> int:
-        """The number that the next entry has."""
-        ((top,),) = self._rows("SELECT max(seq) FROM entry")
-        return 0 if top is None else int(str(top)) + 1
-
     def chain_state(self, repo: str, system: str) -> ChainState:
         """Where the chain stands after the last applied entry."""
         with self.snapshot():  # others may apply entries meanwhile
@@ -202,22 +199,6 @@ class Catalog:
             head_time=None if time is None else int(str(time)),
             cluster=clusters[-1] if clusters else None,
         )
-
-    def entry_sha256(self, seq: int) -> str | None:
-        rows = self._rows("SELECT sha256 FROM entry WHERE seq=?", seq)
-        return str(rows[0][0]) if rows else None
-
-    def entry_writer(self, seq: int) -> str | None:
-        """The key id that signed a valid entry; None when there is none at that number."""
-        rows = self._rows("SELECT writer FROM entry WHERE seq=? AND void=0", seq)
-        return str(rows[0][0]) if rows else None
-
-    def head_time_us(self) -> int | None:
-        rows = self._rows("SELECT time FROM entry WHERE void=0 ORDER BY seq DESC LIMIT 1")
-        return int(str(rows[0][0])) if rows else None
-
-    def voids(self) -> list[int]:
-        return [int(str(row[0])) for row in self._rows("SELECT seq FROM entry WHERE void=1 ORDER BY seq")]
 
     def _records(self, kind: str, name: str | None = None) -> Iterator[Record]:
         if name is None:
@@ -253,6 +234,11 @@ class Catalog:
         """Every replacement of a file that counts, file by file."""
         files = map(self.file_records, self.names(SupersedeRecord.kind))
         return [change for records in files for change in standings(records)[1]]
+
+    def scan(self, name: str, digest: str) -> ScanRecord | None:
+        """What is recorded of walking the segment with that name and digest; the newest, of several."""
+        found = [one for one in self._records(ScanRecord.kind, name) if isinstance(one, ScanRecord)]
+        return next((one for one in reversed(found) if one.digest == digest), None)
 
     def has_segment(self, timeline: int, number: int) -> bool:
         return bool(self._rows("SELECT 1 FROM segment WHERE timeline=? AND number=?", timeline, number))

@@ -33,6 +33,7 @@ from walarchiver.format.records import (
     SupersedeRecord,
     WalRecord,
 )
+from walarchiver.format.scans import ScanRecord
 
 
 def parsed_row(row: tuple[object, ...]) -> Record:
@@ -72,6 +73,7 @@ def record_name(record: Record) -> str:
             WalRecord(name=name)
             | HistoryRecord(name=name)
             | LabelRecord(name=name)
+            | ScanRecord(name=name)
             | ClusterRecord(name=name)
             | SupersedeRecord(name=name)
         ):

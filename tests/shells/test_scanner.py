@@ -1,0 +1,98 @@
+"""Scanning while archiving: the last record may go on in a file that is still being written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.core.test_commits import NOON
+from tests.kit.wal import MIB, WalWriter
+from walarchiver.core.commits import scan_segment
+from walarchiver.core.scan import Ending
+from walarchiver.core.segment import Segment, SegmentBytes
+from walarchiver.format.scans import ScanRecord, segment_scan
+from walarchiver.scanner import Scanner
+
+SEGMENT = Segment(1, 3)
+SCANNER = Scanner(SegmentBytes(MIB))
+NEXT = "000000010000000000000004"
+
+
+def crossing(length: int = 3000) -> WalWriter:
+    wal = WalWriter(3)
+    wal.commit(NOON)
+    wal.pad_to(1000)
+    wal.filler(length)
+    wal.commit(NOON + 1)
+    return wal
+
+
+def recorded(wal: WalWriter, folder: Path) -> ScanRecord | None:
+    pages = wal.segments()[3]
+    return SCANNER.record(SCANNER.scan(SEGMENT, pages), pages, folder, digest="5" * 64)
+
+
+def test_a_scan_goes_into_the_ledger_as_it_is_made() -> None:
+    wal = WalWriter(3)
+    wal.commit(NOON)
+    wal.switch()
+    record = recorded(wal, Path("/nonexistent"))
+    assert record is not None
+    again = segment_scan(record, SEGMENT, system=wal.system, magic=0xD110)
+    assert again == scan_segment(SEGMENT, wal.segments().get, segment_size=MIB)[0]
+
+
+def test_a_record_is_followed_into_the_file_that_is_being_written(tmp_path: Path) -> None:
+    wal = crossing()
+    live = wal.segments()[4]
+    (tmp_path / NEXT).write_bytes(live)
+    record = recorded(wal, tmp_path)
+    assert record is not None
+    whole = scan_segment(SEGMENT, wal.segments().get, segment_size=MIB)[0]
+    assert whole.ending is Ending.WHOLE
+    assert segment_scan(record, SEGMENT, system=wal.system, magic=0xD110) == whole
+
+
+@pytest.mark.parametrize(
+    "live", ["missing", "empty", "recycled", "not yet written", "half written", "foreign"]
+)
+def test_what_does_not_complete_the_record_leaves_the_segment_unscanned(tmp_path: Path, live: str) -> None:
+    """Never damage: the next file is not archived, and may be complete in the next millisecond."""
+    wal = crossing()
+    good = bytearray(wal.segments()[4])
+    contents = {
+        "empty": b"",
+        "recycled": recycled(),
+        "not yet written": bytes(MIB),
+        "half written": bytes(good[:1000]) + bytes(MIB - 1000),
+        "foreign": crossing_of_another().segments()[4],
+    }
+    if live != "missing":
+        (tmp_path / NEXT).write_bytes(contents[live])
+    assert recorded(wal, tmp_path) is None
+
+
+def recycled() -> bytes:
+    """A file of an older address under the next name, as PostgreSQL keeps them ready."""
+    old = WalWriter(2)
+    old.filler(2000)
+    return old.segments()[2]
+
+
+def crossing_of_another() -> WalWriter:
+    wal = WalWriter(3, system=77)
+    wal.commit(NOON)
+    wal.pad_to(1000)
+    wal.filler(3000)
+    return wal
+
+
+def test_damage_in_the_segment_itself_is_told(tmp_path: Path) -> None:
+    wal = crossing()
+    pages = bytearray(wal.segments()[3])
+    pages[200] ^= 1
+    record = SCANNER.record(SCANNER.scan(SEGMENT, pages), pages, tmp_path, digest="5" * 64)
+    assert record is not None
+    assert record.ending == "bad"
+    assert "checksum" in record.problem

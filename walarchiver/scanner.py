@@ -1,0 +1,100 @@
+"""Scanner: walks a segment while it is being archived, and makes the ledger's `scan` record of it.
+
+Rules:
+- It looks at the very bytes that were digested, never at the file again.
+- Only the last record may go on in the next file, which PostgreSQL may still be writing: what is
+  there counts if it completes the record, checksum included, and otherwise means "not known yet".
+- Without the compiled part, and beyond SCANNED_BYTES_MAX, nothing is walked here: a plain walk costs
+  several times what compressing does, and a whole segment has to lie in memory. Plans open such
+  segments themselves, and `catalog scan` makes up for what is missing.
+- A scan that cannot be made stops nothing: the segment is archived without one, and that is told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from walarchiver.core.commits import scan_segment
+from walarchiver.core.scan import Ending, SegmentScan
+from walarchiver.core.segment import Segment, SegmentBytes
+from walarchiver.core.skim import COMPILED
+from walarchiver.core.walpage import SegmentIdentity, read_first_page
+from walarchiver.errors import CorruptSegment, MalformedObject
+from walarchiver.format.codec import record_to_json
+from walarchiver.format.scans import ScanRecord, scan_record
+from walarchiver.log import get_log
+
+log = get_log("scanner")
+
+SCANNED_BYTES_MAX = 64 << 20
+NEXT_BYTES = 1 << 20
+"""How far a record is followed into the next file."""
+
+
+def scans_while_archiving(size: SegmentBytes) -> bool:
+    """Whether segments of this size are walked while they are archived."""
+    return COMPILED and size <= SCANNED_BYTES_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Scanner:
+    """Walks the segments of one cluster. Thread-safe; calls block."""
+
+    size: SegmentBytes
+
+    def scan(self, segment: Segment, pages: bytes | bytearray) -> SegmentScan:
+        """What the segment alone tells: OPEN when its last record goes on in the next one."""
+        return scan_segment(segment, {segment.number: pages}.get, segment_size=self.size, keep_events=False)[
+            0
+        ]
+
+    def record(
+        self, scan: SegmentScan, pages: bytes | bytearray, folder: Path, *, digest: str
+    ) -> ScanRecord | None:
+        """The ledger's record, once the last record is followed into the next file of `folder`.
+
+        None when the scan is not final, or has no spelling; that is logged.
+        """
+        segment = scan.segment
+        name = segment.name(self.size)
+        if scan.ending is Ending.OPEN:
+            scan = self._followed(scan, pages, folder)
+        if scan.ending is Ending.BAD:
+            log.error("archived WAL cannot be followed", segment=name, problem=scan.problem)
+        try:
+            record = scan_record(scan, name=name, digest=digest)
+            if record is not None:
+                record_to_json(record)
+        except MalformedObject as error:
+            log.warning("segment not scanned", segment=name, reason=error.message)
+            return None
+        if record is None:
+            log.info("segment not scanned", segment=name, ending=scan.ending.value)
+        return record
+
+    def _followed(self, scan: SegmentScan, pages: bytes | bytearray, folder: Path) -> SegmentScan:
+        """The scan with what the next file tells of the last record; as it was, if that completes nothing."""
+        segment = scan.segment
+        behind = _beginning(folder / Segment(segment.timeline, segment.number + 1).name(self.size), scan)
+        if behind is None:
+            return scan
+        files = {segment.number: pages, segment.number + 1: behind}
+        whole, _ = scan_segment(segment, files.get, segment_size=self.size, keep_events=False)
+        return whole if whole.ending is Ending.WHOLE else scan
+
+
+def _beginning(path: Path, scan: SegmentScan) -> bytes | None:
+    """The first bytes of the next file, if it is that and no recycled one."""
+    try:
+        with path.open("rb") as file:
+            found = file.read(NEXT_BYTES)
+        identity = read_first_page(found, name=path.name)
+    except (OSError, CorruptSegment):
+        return None
+    return found if _goes_on(identity, scan) else None
+
+
+def _goes_on(identity: SegmentIdentity, scan: SegmentScan) -> bool:
+    expected = (scan.segment.number + 1) * identity.segment_size
+    return identity.address == expected and identity.system == scan.system
