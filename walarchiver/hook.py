@@ -35,7 +35,7 @@ _USAGE = (
 
 
 class GiveUp(Exception):
-    """No good answer was had; the text goes to PostgreSQL's log."""
+    """No good answer was had; the text goes to PostgreSQL's log: error code, what is wrong, next step."""
 
 
 class NoServer(GiveUp):
@@ -87,9 +87,9 @@ class Deadline:
         """How long the next wait may be. Raises GiveUp at the end, or when nobody waits for us."""
         left = self._ends - posix.times().elapsed
         if left <= 0:
-            raise GiveUp("no answer from the server inside the deadline")
+            raise GiveUp("WA-DEADLINE: no answer from the server inside the deadline; is the storage slow?")
         if posix.getppid() != self._own_parent or (self._parent is not None and not _alive(self._parent)):
-            raise GiveUp("the PostgreSQL process that asked is gone")
+            raise GiveUp("WA-CALLER-GONE: the PostgreSQL process that asked is gone")
         return min(left, _SLICE_S)
 
 
@@ -121,7 +121,7 @@ def _json(value: str | None) -> bytes:
     try:
         return b'"' + "".join(out).encode() + b'"'
     except UnicodeEncodeError:
-        raise GiveUp(f"{value!r} is not UTF-8") from None
+        raise GiveUp(f"WA-NAME: {value!r} is not UTF-8; PostgreSQL names no such file") from None
 
 
 def _argument(value: str) -> str:
@@ -132,7 +132,7 @@ def _argument(value: str) -> str:
 def _absolute(path: str) -> str:
     """PostgreSQL gives %p relative to the data directory, where it runs its commands."""
     if not path:
-        raise GiveUp("the path is empty")
+        raise GiveUp(f"WA-USAGE: the path is empty\n{_USAGE}")
     if path.startswith("/"):
         return path
     return posix.getcwdb().decode("utf-8", "surrogateescape") + "/" + path
@@ -158,12 +158,12 @@ def _parse(words: list[str]) -> Call:
             if not equals:
                 position += 1
                 if position == len(words):
-                    raise GiveUp(f"{option} needs a value\n{_USAGE}")
+                    raise GiveUp(f"WA-USAGE: {option} needs a value\n{_USAGE}")
                 value = words[position]
             if option == "--parent":
                 call.parent = int(value) if value.isdecimal() else None
             elif not value:
-                raise GiveUp(f"{option} needs a value\n{_USAGE}")
+                raise GiveUp(f"WA-USAGE: {option} needs a value\n{_USAGE}")
             elif option == "--socket":
                 call.socket = value
             elif option == "--cluster":
@@ -171,7 +171,7 @@ def _parse(words: list[str]) -> Call:
             else:
                 call.plan = value
         elif word.startswith("-"):
-            raise GiveUp(f"unknown option {word}\n{_USAGE}")
+            raise GiveUp(f"WA-USAGE: unknown option {word}\n{_USAGE}")
         else:
             rest.append(word)
         position += 1
@@ -181,7 +181,7 @@ def _parse(words: list[str]) -> Call:
         case ["fetch", name, path] if name:
             call.verb, call.name, call.path = "fetch", name, _absolute(path)
         case _:
-            raise GiveUp(_USAGE)
+            raise GiveUp(f"WA-USAGE: {_USAGE}")
     call.timeout_s = _timeout_s(call.verb)
     return call
 
@@ -192,7 +192,7 @@ def _timeout_s(verb: str) -> float:
         return _TIMEOUT_S[verb]
     if text.isdecimal() and 1 <= int(text) <= 86400:
         return float(text)
-    raise GiveUp(f"WALARCHIVER_TIMEOUT is {text!r}, not a number of seconds from 1 to 86400")
+    raise GiveUp(f"WA-USAGE: WALARCHIVER_TIMEOUT is {text!r}, not a number of seconds from 1 to 86400")
 
 
 def _pause(seconds: float) -> None:
@@ -222,10 +222,27 @@ def _connect(call: Call, deadline: Deadline) -> _socket.socket:
         except OSError as error:
             connection.close()
             if posix.times().elapsed >= retry_ends:
-                raise NoServer(f"no server on {call.socket}: {error.strerror or error}") from error
+                raise NoServer(_no_server(call.socket, error)) from error
         else:
             return connection
         _pause(min(0.1, wait_s))
+
+
+def _no_server(socket: str, error: OSError) -> str:
+    """Why nobody can be asked on the socket, and what to do about it."""
+    path = socket.encode("utf-8", "surrogateescape")
+    reason = error.strerror or error
+    try:
+        kind = posix.stat(path).st_mode & 0o170000
+    except OSError:
+        kind = 0
+    if kind not in (0, 0o140000):  # S_IFSOCK
+        return f"WA-SOCKET: no server on {socket}: it is not a socket; correct the path"
+    if isinstance(error, PermissionError):
+        return f"WA-SOCKET: no server on {socket}: {reason}; let user {posix.geteuid()} reach it"
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError, ConnectionError)):
+        return f"WA-SOCKET: no server on {socket}: {reason}; correct the path"
+    return f"WA-SERVER: no server on {socket}: {reason}; is `walarchiver serve` running, with this path?"
 
 
 def _exchange(call: Call, deadline: Deadline) -> tuple[int, bytes, bytes]:
@@ -252,7 +269,7 @@ def _exchange(call: Call, deadline: Deadline) -> tuple[int, bytes, bytes]:
                 break
             answer += more
             if len(answer) > _ANSWER_BYTES_MAX:
-                raise GiveUp("the server's answer is too long")
+                raise GiveUp("WA-SERVER: the server's answer is too long")
     finally:
         connection.close()
     return _read_answer(answer)
@@ -276,13 +293,13 @@ def _complete(answer: bytes) -> bool:
 
 def _read_answer(answer: bytes) -> tuple[int, bytes, bytes]:
     if not answer:
-        raise GiveUp("the server closed the connection without an answer")
+        raise GiveUp("WA-SERVER: the server closed the connection without an answer; see its log")
     head, _blank, body = answer.partition(b"\r\n\r\n")
     first = head.split(b"\r\n", 1)[0].split(b" ")
     if not _complete(answer):
-        raise GiveUp("the server's answer broke off")
+        raise GiveUp("WA-SERVER: the server's answer broke off; see its log")
     if len(first) < 2 or first[0] not in (b"HTTP/1.1", b"HTTP/1.0") or not first[1].isdigit():
-        raise GiveUp("what answers on the socket is not the walarchiver server")
+        raise GiveUp("WA-SERVER: what answers on the socket is not the walarchiver server; correct the path")
     return int(first[1]), _header(head, b"walarchiver-exit") or b"", body
 
 
@@ -303,7 +320,9 @@ def perform(call: Call) -> int:
     status, said, body = _exchange(call, Deadline(call.timeout_s, call.parent))
     if status == 200 and said == b"0":
         if call.verb == "fetch" and not _is_file(call.path):
-            raise GiveUp(f"the server said done, but there is no file {call.path}")
+            raise GiveUp(
+                f"WA-DOUBT: the server said done, but there is no file {call.path}; is this its host?"
+            )
         return 0
     if call.verb == "fetch" and status == 404 and said == b"1":
         return PROVEN_ABSENT

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.hook.conftest import REPOSITORY, InstalledHook, ServerMaker
+from walarchiver import hook as hook_module
+from walarchiver.errors import all_errors
 
 NAME = "000000010000000000000001"
 
@@ -139,7 +143,8 @@ def test_a_silent_server_is_left_at_the_deadline(hook: InstalledHook, fake_serve
     hook.environment["WALARCHIVER_TIMEOUT"] = "1"
     assert hook.run("push", "pg_wal/x") == (
         1,
-        "walarchiver-hook push: no answer from the server inside the deadline\n",
+        "walarchiver-hook push: WA-DEADLINE: no answer from the server inside the deadline; "
+        "is the storage slow?\n",
     )
     done.set()
 
@@ -359,3 +364,74 @@ def test_the_environment_cannot_inject_code(hook: InstalledHook, fake_server: Se
     hook.environment |= {"PYTHONPATH": str(hook.cwd), "PYTHONSTARTUP": "/nonexistent"}
     assert hook.run("push", "x") == (0, "")
     assert hook.run("fetch", NAME, "x")[0] == 200
+
+
+def _dead_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "says"),
+    [
+        (lambda _path: None, "WA-SERVER", "No such file"),
+        (lambda path: path.write_text("x"), "WA-SOCKET", "not a socket"),
+        (lambda path: path.mkdir(), "WA-SOCKET", "not a socket"),
+        (os.mkfifo, "WA-SOCKET", "not a socket"),
+        (lambda path: path.symlink_to(path), "WA-SOCKET", "symbolic links"),
+        (_dead_socket, "WA-SERVER", "refused"),
+    ],
+    ids=["missing", "a file", "a folder", "a pipe", "a loop of links", "nobody listens"],
+)
+def test_a_socket_that_cannot_be_used_has_its_code_and_the_next_step(
+    hook: InstalledHook, make: Callable[[Path], object], code: str, says: str
+) -> None:
+    path = Path(hook.environment["WALARCHIVER_SOCKET"])
+    make(path)
+    before = sorted(hook.cwd.rglob("*"))
+    status, err = hook.run("push", f"pg_wal/{NAME}")
+    assert status == 1
+    assert err.startswith(f"walarchiver-hook push: {code}: no server on {path}: ")
+    assert says in err
+    assert ";" in err.rpartition(says)[2]
+    assert sorted(hook.cwd.rglob("*")) == before
+
+
+def test_a_socket_without_permission_names_the_user() -> None:
+    code = hook_module._no_server("/x", PermissionError(13, "Permission denied"))
+    assert code == f"WA-SOCKET: no server on /x: Permission denied; let user {os.geteuid()} reach it"
+
+
+def test_a_socket_path_that_is_too_long_is_named(hook: InstalledHook) -> None:
+    hook.environment["WALARCHIVER_SOCKET"] = "/tmp/" + "s" * 200
+    status, err = hook.run("push", "x")
+    assert status == 1
+    assert "WA-SOCKET" in err
+
+
+def test_every_code_that_the_hook_prints_is_one_of_the_documented_ones() -> None:
+    printed = set(re.findall(r"WA-[A-Z-]+", (REPOSITORY / "walarchiver" / "hook.py").read_text()))
+    assert printed >= {"WA-SERVER", "WA-SOCKET", "WA-USAGE", "WA-NAME", "WA-DEADLINE"}
+    assert printed <= {error.code for error in all_errors()}
+
+
+HOSTILE_WORDS = {
+    "an option": ["--force"],
+    "an option with a value": ["--cluster"],
+    "a help option": ["--help"],
+    "a dash": ["-"],
+    "two words": ["a", "b"],
+    "nothing": [""],
+}
+
+
+@pytest.mark.parametrize("words", HOSTILE_WORDS.values(), ids=HOSTILE_WORDS.keys())
+def test_a_path_that_looks_like_an_option_asks_nobody_for_anything(
+    hook: InstalledHook, fake_server: ServerMaker, words: list[str]
+) -> None:
+    server = fake_server(DONE)
+    status, err = hook.run("push", *words)
+    assert status == 1
+    assert "WA-USAGE" in err
+    assert hook.run("fetch", NAME, *words)[0] == 200
+    assert server.requests == []
