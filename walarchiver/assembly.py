@@ -14,16 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from walarchiver.catalog import Catalog
+from walarchiver.checkpoints import Checkpointer, Kept, look_into
 from walarchiver.clock import SystemClock, SystemRandom
 from walarchiver.core.objectname import repo_key
 from walarchiver.core.segment import SegmentBytes
 from walarchiver.depositor import Depositor
-from walarchiver.errors import ConfigError, WrongCluster
+from walarchiver.errors import ConfigError, KeyMissing, WalarchiverError, WrongCluster
 from walarchiver.format.mark import MARK_BYTES_MAX
 from walarchiver.format.records import ClusterRecord, KeyringRecord, Record
 from walarchiver.format.signed import Signer
 from walarchiver.keys.epochs import recipients_of
-from walarchiver.keys.keyfile import KeyRole, read_key_file
+from walarchiver.keys.keyfile import KeyFile, KeyRole, read_key_file
 from walarchiver.keys.masterkey import MasterKey, parse_master_key, read_master_key
 from walarchiver.keys.rootkey import parse_root_text
 from walarchiver.keys.xwing import XWingIdentity
@@ -32,6 +33,7 @@ from walarchiver.log import get_log
 from walarchiver.ports import Clock, Identity, ObjectStore, Random
 from walarchiver.postgres.probe import ServerFacts
 from walarchiver.repository import Repository, first_cluster
+from walarchiver.secondplace import SecondPlace
 from walarchiver.settings import Settings
 from walarchiver.settings_schema import RepositorySettings
 from walarchiver.storage import open_store
@@ -136,7 +138,7 @@ def identities_of(section: RepositorySettings) -> tuple[Identity, ...]:
     """The keys at hand that open the archive; none is an ordinary answer. Raises ConfigError."""
     found: list[Identity] = []
     if section.identity is not None:
-        key = read_key_file(section.identity)
+        key = identity_file(section.identity)
         if key.role is not KeyRole.CUSTODIAN:
             raise ConfigError(
                 f"{section.identity} is a {key.role}'s key and opens nothing",
@@ -147,12 +149,19 @@ def identities_of(section: RepositorySettings) -> tuple[Identity, ...]:
     return (*found, master) if master is not None else tuple(found)
 
 
+def identity_file(path: Path) -> KeyFile:
+    """The key that opens the archive. Raises KeyMissing, ConfigError."""
+    if not path.exists():
+        raise KeyMissing(f"the key file {path} is not there")
+    return read_key_file(path)
+
+
 def root_of(section: RepositorySettings) -> bytes:
     """The pinned root verification key: configured, or named by the custodian's key file."""
     if section.root is not None:
         return parse_root_text(section.root)
     if section.identity is not None:
-        return read_key_file(section.identity).root
+        return identity_file(section.identity).root
     raise ConfigError(
         "the repository has no `root`, so nothing in it could be trusted",
         hint="Set `root` to the text that `walarchiver keys init` printed (wa-root1...).",
@@ -181,6 +190,55 @@ def open_repository(host: Host, name: str) -> Repository:
 
 def writer_of(host: Host, section: RepositorySettings) -> Writer:
     return Writer(signer=signer_of(section), boot=host.random.token(8).hex(), clock=host.clock)
+
+
+def second_place_of(host: Host, cluster: str, repository: Repository, system: str) -> SecondPlace | None:
+    """Where a cluster's checkpoints are kept besides the repository; None when nowhere.
+
+    Raises ConfigError, StoreDenied, StoreUnavailable.
+    """
+    place = host.settings.cluster(cluster).checkpoints
+    if place is None:
+        return None
+    if place in host.settings.repositories:
+        store = store_of(host, host.settings.repository(place))
+    else:
+        store = open_store(place, s3=None, clock=host.clock, random=host.random)
+    return SecondPlace(store, repository, repo=repository.repo, system=system)
+
+
+def checkpointer_of(host: Host, cluster: str, archive: Archive, signer: Signer) -> Checkpointer:
+    """Keeps an archive's checkpoints; the second place is opened only when it is needed."""
+    url = host.settings.cluster(cluster).checkpoints
+
+    def open_place() -> SecondPlace:
+        place = second_place_of(host, cluster, archive.repository, archive.system)
+        assert place is not None
+        return place
+
+    return Checkpointer(
+        archive.ledger,
+        signer,
+        host.clock,
+        place_url=url,
+        open_place=None if url is None else open_place,
+    )
+
+
+def kept_of(host: Host, archive: Archive) -> Kept | None:
+    """What the second place says of an archive's chain; None when none is configured."""
+    url = host.settings.cluster(archive.cluster.name).checkpoints
+    if url is None:
+        return None
+    try:
+        place = second_place_of(host, archive.cluster.name, archive.repository, archive.system)
+    except WalarchiverError as error:
+        return Kept(url, None, error)
+    assert place is not None
+    try:
+        return look_into(place, archive.catalog)
+    finally:
+        place.store.close()
 
 
 # --- archives ------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ class ChainReader:
         self._keyrings = keyrings
         self._rollups = rollups
         self._rebuilds = rebuilds
-        self._rolled: set[int] = set()
+        self.rolled: set[int] = set()
         """First numbers of blocks taken from roll-ups by the reading under way."""
         self._anchored = False
         self._strays: set[tuple[str, str | None]] = set()
@@ -138,7 +138,7 @@ class ChainReader:
         self._anchored = True
 
     def _read(self) -> ChainState:
-        self._rolled.clear()
+        self.rolled.clear()
         rollups = self._listed_rollups()
         while True:
             state = self.state()
@@ -342,13 +342,13 @@ class ChainReader:
                 self.refused[first] = error.message
                 self._strays.add(_place(version))
             else:
-                self._rolled.add(first)
+                self.rolled.add(first)
                 return True
         return False
 
     def _check_rolled(self, seq: int, versions: Sequence[StoredVersion]) -> None:
         """The last entry of a roll-up that was used must be what stands at its number."""
-        if self._shelf.first_of(seq) in self._rolled:
+        if self._shelf.first_of(seq) in self.rolled:
             expected = self.catalog.entry_sha256(seq)
             if all(content.sha256 != expected for content in self.entries.distinct(versions)):
                 raise _RollupsDoubted(f"another entry {seq} stands in the ledger")
@@ -360,7 +360,7 @@ class ChainReader:
             return False
         left = next((n for n, versions in self.entries.listed(first) if holds_anything(versions)), None)
         bare = left is None or left > seq
-        if first in self._rolled:
+        if first in self.rolled:
             if not bare:
                 raise _RollupsDoubted(f"entry {left} stands in the ledger, entry {seq} does not")
             return True

@@ -39,6 +39,7 @@ from walarchiver.postgres.control import read_data_directory
 from walarchiver.postgres.probe import HorizonSampler, written_position
 from walarchiver.settings import ClusterSettings
 from walarchiver.takeover import Takeover
+from walarchiver.upkeep import Upkeep
 
 log = get_log("cluster")
 
@@ -58,6 +59,7 @@ class Lane:
     queue: LedgerQueue
     samples: HorizonSamples
     fetcher: Fetcher | None
+    upkeep: Upkeep
     writer: str
     """Id of this host's signing key."""
 
@@ -114,6 +116,7 @@ class ClusterService:
         async with asyncio.TaskGroup() as tasks:
             for lane in self._lanes:
                 tasks.create_task(lane.queue.run(), name=f"ledger {self.name}/{lane.repository}")
+                tasks.create_task(lane.upkeep.run(), name=f"upkeep {self.name}/{lane.repository}")
             watched = [(lane.archive.repository, lane.queue, lane.writer) for lane in self._lanes]
             tasks.create_task(self._keyrings.run(watched), name=f"keyrings {self.name}")
             tasks.create_task(self._archive_histories(), name=f"histories {self.name}")
@@ -139,6 +142,8 @@ class ClusterService:
 
     async def drain(self) -> None:
         """Let what is under way end, and its ledger entries with it."""
+        for lane in self._lanes:
+            lane.upkeep.stop()
         for lane in self._lanes:
             await lane.archiver.drain()
             lane.queue.close()

@@ -122,6 +122,11 @@ class Ledger:
             return self._reader.refresh()
 
     @property
+    def rolled_up(self) -> frozenset[int]:
+        """First numbers of the blocks that the last reading took from roll-ups."""
+        return frozenset(self._reader.rolled)
+
+    @property
     def refused_rollups(self) -> Mapping[int, str]:
         """Roll-ups met so far that are not believed, by their first number, and why."""
         return self._reader.refused

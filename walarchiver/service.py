@@ -18,12 +18,13 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from restore.fetcher import Fetcher
 from walarchiver.api import Api, ApiLimits, serve_api
 from walarchiver.archiver import Archiver, ClusterFacts
-from walarchiver.assembly import Archive, Host, depositor_of, join_archive, signer_of
+from walarchiver.assembly import Archive, Host, checkpointer_of, depositor_of, join_archive, signer_of
 from walarchiver.budget import ByteBudget
 from walarchiver.clusterservice import ClusterService, Lane, riding_samples, rode_along
 from walarchiver.errors import ConfigError, UsageError, WalarchiverError, WrongCluster
@@ -38,6 +39,7 @@ from walarchiver.postgres.probe import ServerFacts, probe_server
 from walarchiver.settings import ClusterSettings
 from walarchiver.status import status_document
 from walarchiver.systemd import Notifier
+from walarchiver.upkeep import Upkeep
 
 log = get_log("server")
 
@@ -108,8 +110,10 @@ class Service:
         loop = asyncio.get_running_loop()
         found: dict[str, object] = {}
         for name, service in self.clusters.items():
-            archives = [lane.archive for lane in service.lanes]
-            found[name] = await loop.run_in_executor(self._io, status_document, archives[0], self._host.clock)
+            lane = service.lanes[0]
+            found[name] = await loop.run_in_executor(
+                self._io, status_document, lane.archive, self._host.clock, lane.upkeep.kept
+            )
         return {"schema_version": 1, "clusters": found}
 
     async def horizon(self, cluster: str | None, /) -> Mapping[str, object]:
@@ -175,7 +179,13 @@ class Service:
                 plan=None,
                 spool=cluster.fetch_spool,
             )
-        return Lane(repository_name, archive, archiver, queue, samples, fetcher, writer=signer_of(section).id)
+        signer = signer_of(section)
+        checkpointer = checkpointer_of(self._host, name, archive, signer)
+        upkeep = Upkeep(queue, checkpointer, self._io, alarm=partial(self._alarm, name))
+        return Lane(repository_name, archive, archiver, queue, samples, fetcher, upkeep, signer.id)
+
+    def _alarm(self, cluster: str, error: WalarchiverError) -> None:
+        self.metrics.alarms.labels(cluster=cluster, code=error.code).inc()
 
     # --- running -------------------------------------------------------------------------------
 

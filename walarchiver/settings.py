@@ -162,6 +162,10 @@ class _Reader:
             for name, content in self._named(table, "cluster")
             if (cluster := self._cluster(content, f"cluster.{name}", declared)) is not None
         }
+        for name, cluster in clusters.items():
+            urls = {repositories[own].url for own in cluster.repositories if own in repositories}
+            if cluster.checkpoints in urls:
+                self._fault(f"cluster.{name}.checkpoints", "is where the ledger itself is")
         return Settings(
             source=source, server=server or ServerSettings(), repositories=repositories, clusters=clusters
         )
@@ -203,6 +207,7 @@ class _Reader:
         repositories = self._tied(table, f"{where}.repository", declared)
         if section is None:
             return None
+        self._second_place(section.checkpoints, f"{where}.checkpoints", declared, repositories)
         return replace(
             section, repositories=repositories, retention=retention or RetentionSettings(), bucket=bucket
         )
@@ -235,6 +240,15 @@ class _Reader:
             if name not in declared:
                 self._fault(where, f"names {name!r}, which is not configured{_nearest(name, declared)}")
         return wanted
+
+    def _second_place(
+        self, place: str | None, where: str, declared: tuple[str, ...], own: tuple[str, ...]
+    ) -> None:
+        """A place that is not the repository itself."""
+        if place in own:
+            self._fault(where, f"names {place!r}, where the ledger itself is")
+        elif place is not None and ":" not in place and place not in declared:
+            self._fault(where, f"names {place!r}, which is not configured{_nearest(place, declared)}")
 
     def _section(
         self,

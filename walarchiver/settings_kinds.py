@@ -261,7 +261,13 @@ def url_of(*schemes: str) -> Kind[str]:
     return Kind("URL (" + ", ".join(schemes) + ")", _url(*schemes), quote)
 
 
+def _place(raw: object) -> str:
+    text = _text_of(raw)
+    return _url("file")(raw) if ":" in text or "/" in text else text
+
+
 TEXT = Kind("text", _text_of, quote)
+PLACE = Kind("file:///PATH, or the name of a [repository] section", _place, quote)
 TEXTS = Kind("text, or a list of texts", _texts, _show_texts)
 PATH = Kind("absolute path", _path, lambda value: quote(str(value)))
 SECRET_FILE = Kind("absolute path, or credential:NAME", _secret_file, lambda value: quote(str(value)))

@@ -22,6 +22,7 @@ from walarchiver.settings_kinds import (
     DSN,
     DURATION,
     PATH,
+    PLACE,
     SECRET_FILE,
     SIZE,
     TEXT,
@@ -281,6 +282,15 @@ class ClusterSettings:
             "Name of the repository, or a list of them; may be left out when there is only one.",
             name="repository",
             example='"main"',
+        ),
+    )
+    checkpoints: str | None = field(
+        default=None,
+        metadata=key(
+            PLACE,
+            "Second place for an hourly checkpoint, which shows later that the ledger's newest entries were "
+            "not cut off: file:///PATH, or a [repository] section of which url and credentials count.",
+            example='"file:///mnt/elsewhere/checkpoints"',
         ),
     )
     fetch_spool: Path | None = field(

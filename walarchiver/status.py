@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from restore.core.horizon import SAMPLE_MARGIN_US
 from walarchiver.assembly import Archive
+from walarchiver.checkpoints import Kept
 from walarchiver.core.coverage import Run, coverage_on_path, gaps, lacking, run_names
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
@@ -63,6 +64,9 @@ class Status:
     backups: tuple[BackupRecord, ...]
     gaps: tuple[MissingWal, ...]
     single_writer: bool
+    kept: Kept | None
+    """What is known of the second place; None when none is configured (or it was not asked)."""
+    kept_problem: str | None
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -86,11 +90,13 @@ class Status:
                 "The store does not refuse second creates: let one host only archive into it, "
                 "or choose a store with conditional writes."
             )
+        if self.kept_problem is not None:
+            found.append(self.kept_problem)
         return tuple(found)
 
 
-def status_of(archive: Archive, clock: Clock) -> Status:
-    """The condition of an archive whose ledger has just been read."""
+def status_of(archive: Archive, clock: Clock, kept: Kept | None = None) -> Status:
+    """The condition of an archive whose ledger has just been read; `kept`: what the second place says."""
     catalog, size = archive.catalog, archive.segment_size
     state = archive.ledger.state()
     timeline = production_timeline(catalog, size) or 1
@@ -120,6 +126,8 @@ def status_of(archive: Archive, clock: Clock) -> Status:
             for gap, (first, last) in zip(missing, run_names(missing, size), strict=True)
         ),
         single_writer=archive.single_writer,
+        kept=kept,
+        kept_problem=None if kept is None else kept.problem(catalog),
     )
 
 
@@ -190,9 +198,9 @@ def before_fork(path: TimelineHistory, timeline: int, position: Lsn) -> bool:
     return end is None or position <= end
 
 
-def status_document(archive: Archive, clock: Clock) -> dict[str, object]:
+def status_document(archive: Archive, clock: Clock, kept: Kept | None = None) -> dict[str, object]:
     """`status --output json` of one cluster."""
-    status = status_of(archive, clock)
+    status = status_of(archive, clock, kept)
     return {
         "schema_version": SCHEMA_VERSION,
         "cluster": status.cluster,
@@ -212,5 +220,12 @@ def status_document(archive: Archive, clock: Clock) -> dict[str, object]:
             for backup in status.backups
         ],
         "gaps": [{"first": gap.first, "last": gap.last, "backup_behind": gap.behind} for gap in status.gaps],
+        "checkpoints": None
+        if kept is None
+        else {
+            "place": kept.url,
+            "seq": None if kept.newest is None else kept.newest.seq,
+            "time": None if kept.newest is None else format_rfc3339(kept.newest.time),
+        },
         "problems": list(status.problems),
     }

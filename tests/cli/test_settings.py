@@ -48,6 +48,13 @@ def test_four_lines_are_enough_to_read_and_restore() -> None:
     assert settings.server.socket == Path("/run/walarchiver/walarchiver.sock")
 
 
+def test_a_second_place_is_a_folder_or_a_section_of_its_own() -> None:
+    section = '[repository.elsewhere]\nurl = "s3://b"\n'
+    both = f'{section}{ENOUGH}repository = "main"\n'
+    for text, wanted in ((ENOUGH, "file:///mnt/x"), (both, "elsewhere")):
+        assert parsed(f'{text}checkpoints = "{wanted}"\n').cluster(None).checkpoints == wanted
+
+
 def test_the_example_of_the_product_is_valid() -> None:
     settings = parsed(
         """
@@ -140,6 +147,22 @@ ONE_FAULT = {
     "two sources of credentials": (
         '[repository.main]\nurl = "s3://b"\ncredentials_file = "/a"\ncredentials_command = ["/b"]\n',
         "names both credentials_file and credentials_command",
+    ),
+    "checkpoints in the repository": (
+        ENOUGH + 'checkpoints = "main"\n',
+        "checkpoints: names 'main', where the ledger itself is",
+    ),
+    "checkpoints at the repository's url": (
+        ENOUGH + 'checkpoints = "file:///srv/wa"\n',
+        "checkpoints: is where the ledger itself is",
+    ),
+    "checkpoints in no section": (
+        ENOUGH + 'checkpoints = "mian"\n',
+        "checkpoints: names 'mian', which is not configured; did you mean 'main'?",
+    ),
+    "checkpoints in a bucket without credentials": (
+        ENOUGH + 'checkpoints = "s3://elsewhere"\n',
+        "is not of the form file:///PATH",
     ),
     "a command as text": (
         '[repository.main]\nurl = "s3://b"\ncredentials_command = "/b"\n',

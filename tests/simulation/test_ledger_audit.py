@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from tests.simulation.world import SYSTEM, World, name_of, wal_file
+from walarchiver.checkpoints import Checkpointer
 from walarchiver.cli.main import main
 from walarchiver.core.objectname import ledger_key
 from walarchiver.errors import LedgerBroken
+from walarchiver.format.checkpoint import Checkpoint, sign_checkpoint
+from walarchiver.ledger import Ledger
 from walarchiver.operate import ledgeraudit
+from walarchiver.rollups import RollupWriter
+from walarchiver.secondplace import SecondPlace
 from walarchiver.storage.directory import DirectoryStore
 
 Captured = pytest.CaptureFixture[str]
@@ -185,7 +190,176 @@ def test_an_audit_of_another_root_is_refused(stage: Stage) -> None:
 def test_a_checkpoint_is_looked_for_by_number_and_hash() -> None:
     line = ledgeraudit.AuditedEntry(0, "a" * 64, 0, "", (), void=False)
     audit = ledgeraudit.Audit(SYSTEM, "main", (line,), (), (), None)
-    audit.require(ledgeraudit.Checkpoint(0, "a" * 64))
+    audit.require(ledgeraudit.SeenEntry(0, "a" * 64))
     for seq, sha256 in ((0, "b" * 64), (1, "a" * 64)):
         with pytest.raises(LedgerBroken):
-            audit.require(ledgeraudit.Checkpoint(seq, sha256))
+            audit.require(ledgeraudit.SeenEntry(seq, sha256))
+
+
+# --- checkpoints that were kept elsewhere ---------------------------------------------------------------
+
+
+def keep_elsewhere(stage: Stage, place: Path, *, configured: bool = True) -> Path:
+    """What the daemon does hourly; the file that it made."""
+    place.mkdir(exist_ok=True)
+    process = stage.world.process()
+    process.ledger.refresh()
+    store = DirectoryStore(place, stage.world.clock, stage.world.random)
+    kept = SecondPlace(store, process.repository, repo=process.repository.repo, system=SYSTEM)
+    keeper = Checkpointer(
+        process.ledger, process.signer, stage.world.clock, place_url=store.url, open_place=lambda: kept
+    )
+    before = set(place.rglob("*.json"))
+    assert keeper.keep()
+    if configured:
+        stage.config.write_text(f'{stage.config.read_text()}checkpoints = "file://{place}"\n')
+    (made,) = set(place.rglob("*.json")) - before
+    return made
+
+
+def cut(stage: Stage) -> None:
+    stage.entry(HEAD).unlink()
+
+
+def test_the_second_place_bounds_what_could_have_been_cut_off(stage: Stage, tmp_path: Path) -> None:
+    assert stage.verify() == 0
+    text = stage.out.readouterr().out
+    assert "outside  nothing: no second place for checkpoints is configured" in text
+    assert "bound    none" in text
+    keep_elsewhere(stage, tmp_path / "elsewhere")
+    assert stage.verify() == 0
+    text = stage.out.readouterr().out
+    assert f"bound    truncation would be seen back to entry {HEAD} (2026-11-22T12:00:00.000000Z)" in text
+    _, said = stage.said()
+    assert isinstance(bound := said["bound"], dict)
+    assert f"{bound['seq']}:{bound['sha256']}" == stage.head()
+    cut(stage)
+    assert stage.verify() == 15
+    assert f"entry {HEAD} was seen in it before" in stage.out.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["file", "folder", "url", "deep folder"])
+def test_a_min_checkpoint_may_be_a_file_or_a_folder(stage: Stage, tmp_path: Path, form: str) -> None:
+    place = tmp_path / "copied away"
+    made = keep_elsewhere(stage, place, configured=False)
+    words = {
+        "file": str(made),
+        "folder": str(place),
+        "url": place.as_uri(),
+        "deep folder": str(made.parent),
+    }
+    assert stage.verify("--min-checkpoint", words[form]) == 0
+    assert f"contains {HEAD}:" in stage.out.readouterr().out
+    cut(stage)
+    assert stage.verify() == 0
+    assert stage.verify("--min-checkpoint", words[form]) == 15
+    assert "WA-LEDGER" in stage.out.readouterr().err
+
+
+def test_of_a_folder_the_newest_checkpoint_that_verifies_counts(stage: Stage, tmp_path: Path) -> None:
+    place = tmp_path / "elsewhere"
+    made = keep_elsewhere(stage, place, configured=False)
+    (made.parent / f"{99:016x}.json").write_bytes(made.read_bytes())
+    (made.parent / f"{98:016x}.json").write_bytes(b"junk")
+    (made.parent / "notes.json").write_bytes(b"{}")
+    assert stage.verify("--min-checkpoint", str(place)) == 0
+    said = stage.out.readouterr()
+    assert f"contains {HEAD}:" in said.out
+    assert said.err.count("is not used") == 2
+    made.unlink()
+    assert stage.verify("--min-checkpoint", str(place)) == 15
+    assert "no checkpoint of system" in stage.out.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", "flipped", "of another repository"])
+def test_a_file_that_is_no_checkpoint_of_this_chain_is_not_believed(
+    stage: Stage, tmp_path: Path, content: bytes | str
+) -> None:
+    made = keep_elsewhere(stage, tmp_path / "elsewhere", configured=False)
+    raw = bytearray(made.read_bytes())
+    raw[-10] = ord("0") if raw[-10] != ord("0") else ord("1")
+    if content == "of another repository":
+        other = World()
+        raw = bytearray(
+            sign_checkpoint(
+                Checkpoint(other.new.repo, SYSTEM, HEAD, "0" * 64, 0, 1, other.key("writer").signer().id),
+                other.key("writer").signer(),
+            )
+        )
+    file = tmp_path / "checkpoint"
+    file.write_bytes(content if isinstance(content, bytes) else bytes(raw))
+    assert stage.verify("--min-checkpoint", str(file)) == 15
+
+
+def test_a_second_place_that_is_away_is_said_and_degrades(stage: Stage, tmp_path: Path) -> None:
+    place = tmp_path / "elsewhere"
+    keep_elsewhere(stage, place)
+    place.rename(tmp_path / "unmounted")
+    status, said = stage.said()
+    assert status == 3
+    assert said["second_place"] == {"place": place.as_uri(), "newest": None, "failure": "WA-STORE-DENIED"}
+    assert said["bound"] is None
+
+
+# --- roll-ups -----------------------------------------------------------------------------------------------
+
+
+def audited(stage: Stage, block: int) -> ledgeraudit.Audit:
+    return ledgeraudit.audit_ledger(stage.world.repository(), SYSTEM, block=block)
+
+
+def roll_up(stage: Stage, block: int) -> list[Path]:
+    process = stage.world.process()
+    ledger = Ledger(
+        store=stage.world.store,
+        repo=process.repository.repo,
+        system=SYSTEM,
+        catalog=process.catalog,
+        keyrings=process.repository,
+        block=block,
+    )
+    ledger.refresh()
+    assert RollupWriter(ledger).write_missing() == (HEAD + 1) // block
+    return sorted((stage.folder / f"v1/c/{SYSTEM}/roll").iterdir())
+
+
+def test_an_audit_reads_roll_ups_and_the_names_that_are_left_beside_them(stage: Stage) -> None:
+    before = audited(stage, 3)
+    first, second = roll_up(stage, 3)
+    after = audited(stage, 3)
+    assert after.rolled_up == (0, 3)
+    assert (after.entries, after.keyrings) == (before.entries, before.keyrings)
+    stage.entry(0).unlink()
+    assert audited(stage, 3).entries == before.entries
+    stage.entry(1).write_bytes(b"junk")
+    found = audited(stage, 3)
+    assert (found.entries, found.differing) == (before.entries, (1,))
+    first.write_bytes(b"junk")
+    with pytest.raises(LedgerBroken, match="entry 0"):
+        audited(stage, 3)
+    second.unlink()
+
+
+def test_a_roll_up_that_is_not_valid_degrades_an_audit(stage: Stage) -> None:
+    before = audited(stage, 3)
+    roll_up(stage, 3)[1].write_bytes(b"junk")
+    found = audited(stage, 3)
+    assert (found.entries, found.rolled_up, found.differing) == (before.entries, (0,), ())
+    (refused,) = found.refused
+    assert "/roll/0000000000000003-0000000000000005.zst: " in refused
+
+
+@pytest.mark.parametrize(("differing", "refused", "status"), [((1,), (), 15), ((), ("roll: why",), 3)])
+def test_what_an_audit_finds_at_roll_ups_is_told(
+    stage: Stage,
+    monkeypatch: pytest.MonkeyPatch,
+    differing: tuple[int, ...],
+    refused: tuple[str, ...],
+    status: int,
+) -> None:
+    found = replace(audited(stage, 3), differing=differing, refused=refused)
+    monkeypatch.setattr("walarchiver.cli.ledger.audit_ledger", lambda *_args: found)
+    assert stage.verify() == status
+    text = stage.out.readouterr().out
+    assert "next: " in text
+    assert "differs  entry 1 is another one" in text or "refused  roll: why" in text

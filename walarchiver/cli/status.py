@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from walarchiver.assembly import open_archive
+from walarchiver.assembly import kept_of, open_archive
 from walarchiver.cli.asking import prove_horizon
 from walarchiver.cli.context import Context
 from walarchiver.cli.when import both_clocks
@@ -26,13 +26,14 @@ def register(subparsers: Subparsers) -> None:
 def run(context: Context, args: argparse.Namespace) -> int:
     host = context.host()
     archive = open_archive(host, context.cluster, system=args.system)
-    status = status_of(archive, host.clock)
+    kept = kept_of(host, archive)
+    status = status_of(archive, host.clock, kept)
     if status.latest is None and status.backups:
         prove_horizon(host, context.cluster)  # an idle server's first proof would come a minute later
         archive.ledger.refresh()
-        status = status_of(archive, host.clock)
+        status = status_of(archive, host.clock, kept)
     text = status_text(status, host.settings.server.timezone)
-    context.result(text, status_document(archive, host.clock))
+    context.result(text, status_document(archive, host.clock, kept))
     return DEGRADED if status.problems else 0
 
 
@@ -52,6 +53,7 @@ def status_text(status: Status, timezone: str | None) -> str:
         f"WAL                  {status.segments} segments, timeline {status.timeline}, "
         f"last {status.last_segment or 'none'}",
         f"ledger               {status.entries} entries, verified to the head",
+        f"checkpoints          {_kept(status)}",
     ]
     lines += [
         f"past gap             {gap.first} to {gap.last}; base backup {gap.behind} begins behind it"
@@ -60,6 +62,16 @@ def status_text(status: Status, timezone: str | None) -> str:
     ]
     lines += [f"problem              {problem}" for problem in status.problems]
     return "\n".join(lines)
+
+
+def _kept(status: Status) -> str:
+    """Whether it would be seen that the ledger's newest entries were cut off."""
+    if status.kept is None:
+        return "kept nowhere else: `checkpoints` in the [cluster] section names a second place"
+    newest = status.kept.newest
+    if newest is None:
+        return f"none yet in {status.kept.url}"
+    return f"entry {newest.seq}, {_ago(status.now - newest.time)} ago, in {status.kept.url}"
 
 
 def _ago(us: int) -> str:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from walarchiver.assembly import Archive, Host
+from walarchiver.assembly import Archive, Host, kept_of
 from walarchiver.core.moment import format_rfc3339
+from walarchiver.errors import Untrusted
 from walarchiver.operate.archivesettings import archive_settings
 from walarchiver.operate.daemon import ask_server
 from walarchiver.operate.doctorhost import data_directory_findings, disk_findings, state_findings
@@ -176,6 +177,22 @@ class _Doctor:
                 f"{len(voids)} void entries, the first is {voids[0]}",
                 "Find out who wrote to the repository without a valid key.",
             )
+        yield from self._checkpoints(name, archive)
+
+    def _checkpoints(self, name: str, archive: Archive) -> Iterator[Finding]:
+        about, kept = f"{name} checkpoints", kept_of(self._host, archive)
+        if kept is None:
+            yield warn(
+                about,
+                "kept nowhere else: that the ledger's newest entries were cut off would not be noticed",
+                "Set `checkpoints` in the [cluster] section to a place where nobody who may delete here may.",
+            )
+        elif problem := kept.problem(archive.catalog):
+            hint = (kept.failure and kept.failure.hint) or "Look at the daemon's log."
+            yield (fail if isinstance(kept.failure, Untrusted) else warn)(about, problem, hint)
+        else:
+            newest = "none yet" if kept.newest is None else f"entry {kept.newest.seq} is the newest"
+            yield ok(about, f"{newest} in {kept.url}")
 
 
 def _rights(server: ServerCondition) -> Iterator[Finding]:

@@ -7,30 +7,40 @@ Rules (docs/format.md, section 5):
   no longer.
 - A chain cannot show that its newest entries were cut off. A checkpoint kept elsewhere (number and
   hash of an entry) can: the chain must hold just that entry.
+- Where a block was read from its roll-up, the names that are there still must hold the same entries.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from walarchiver.catalog import Catalog
-from walarchiver.core.objectname import ledger_key, ledger_prefix, parse_ledger_key
+from walarchiver.core.objectname import (
+    ROLL_ENTRIES,
+    ledger_key,
+    ledger_prefix,
+    parse_ledger_key,
+    roll_key,
+)
+from walarchiver.entrystore import EntryStore
 from walarchiver.errors import LedgerBroken, ObjectDamaged
 from walarchiver.format.chain import is_from_member
 from walarchiver.format.entry import ENTRY_BYTES_MAX
-from walarchiver.format.records import KeyringRecord, Record
+from walarchiver.format.records import Record
 from walarchiver.ledger import Ledger
 from walarchiver.repository import Repository
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """An entry that was seen: its number and the hash of its stored bytes."""
+class SeenEntry:
+    """An entry that was seen: its number and the hash of its stored bytes; `time_us` says when, where
+    that is known (microseconds since 1970 on the clock of whoever saw it)."""
 
     seq: int
     sha256: str
+    time_us: int | None = None
 
     def __str__(self) -> str:
         return f"{self.seq}:{self.sha256}"
@@ -63,6 +73,12 @@ class Audit:
     """Names behind the head that hold something, but no entry of a member."""
     forged: int | None
     """The first unsettled void entry that a member signed."""
+    rolled_up: tuple[int, ...] = ()
+    """First numbers of the blocks that were read from roll-ups."""
+    refused: tuple[str, ...] = ()
+    """Roll-ups that are not valid, and why."""
+    differing: tuple[int, ...] = ()
+    """Numbers at whose name something else stands than in the valid roll-up of their block."""
 
     @property
     def valid(self) -> tuple[AuditedEntry, ...]:
@@ -83,7 +99,7 @@ class Audit:
         """The last valid entry: what to keep a copy of elsewhere."""
         return self.valid[-1] if self.valid else None
 
-    def require(self, checkpoint: Checkpoint) -> None:
+    def require(self, checkpoint: SeenEntry) -> None:
         """Raises LedgerBroken unless the chain holds just that entry, and it is valid."""
         found = next((entry for entry in self.entries if entry.seq == checkpoint.seq), None)
         if found is None:
@@ -101,14 +117,11 @@ class Audit:
 
 
 class _Watched(Catalog):
-    """A catalog in memory that keeps a line about each entry it takes in."""
+    """A catalog in memory that tells of each entry it takes in, and lists them all in the end."""
 
     def __init__(self, progress: Callable[[int], None]) -> None:
         super().__init__(None)
         self._progress = progress
-        self.lines: list[AuditedEntry] = []
-        self.begun: dict[int, int] = {}
-        """Keyring number to the entry that put it into force."""
 
     def apply(
         self,
@@ -120,43 +133,78 @@ class _Watched(Catalog):
         records: Iterable[Record],
         void: bool = False,
     ) -> bool:
-        known = tuple(records)
-        fresh = super().apply(
-            seq=seq, sha256=sha256, time_us=time_us, writer=writer, records=known, void=void
+        self._progress(seq)
+        return super().apply(
+            seq=seq, sha256=sha256, time_us=time_us, writer=writer, records=records, void=void
         )
-        if fresh:
-            kinds = tuple(record.kind for record in known)
-            self.lines.append(AuditedEntry(seq, sha256, time_us, writer, kinds, void))
-            for record in known:
-                if isinstance(record, KeyringRecord):
-                    self.begun.setdefault(record.n, seq)
-            self._progress(seq)
-        return fresh
+
+    def lines(self) -> Iterator[AuditedEntry]:
+        kinds: dict[int, list[str]] = {}
+        for seq, kind in self._rows("SELECT seq, kind FROM record ORDER BY seq, idx"):
+            kinds.setdefault(int(str(seq)), []).append(str(kind))
+        for seq, sha256, time_us, writer, void in self._rows("SELECT * FROM entry ORDER BY seq"):
+            number = int(str(seq))
+            yield AuditedEntry(
+                number, str(sha256), int(str(time_us)), str(writer), tuple(kinds.get(number, ())), bool(void)
+            )
+
+    def begun(self) -> dict[int, int]:
+        """Keyring number to the entry that put it into force."""
+        rows = self._rows("SELECT name, min(seq) FROM record WHERE kind='keyring' GROUP BY name")
+        return {int(str(number)): int(str(seq)) for number, seq in rows}
 
 
 def audit_ledger(
-    repository: Repository, system: str, progress: Callable[[int], None] = lambda _seq: None
+    repository: Repository,
+    system: str,
+    progress: Callable[[int], None] = lambda _seq: None,
+    *,
+    block: int = ROLL_ENTRIES,
 ) -> Audit:
-    """Read and verify the whole chain; `progress` is told each number.
+    """Read and verify the whole chain; `progress` is told each number. `block`: entries in a roll-up.
 
     Raises LedgerBroken (an entry is missing inside, or two verify), ObjectMissing, Store….
     """
     catalog = _Watched(progress)
     try:
         ledger = Ledger(
-            store=repository.store, repo=repository.repo, system=system, catalog=catalog, keyrings=repository
+            store=repository.store,
+            repo=repository.repo,
+            system=system,
+            catalog=catalog,
+            keyrings=repository,
+            block=block,
         )
         state = ledger.refresh()
+        entries, begun = tuple(catalog.lines()), catalog.begun()
     finally:
         catalog.close()
     return Audit(
         system=system,
         name=state.cluster.name if state.cluster else "",
-        entries=tuple(catalog.lines),
-        keyrings=tuple((n, catalog.begun.get(n)) for n in sorted(repository.known())),
+        entries=entries,
+        keyrings=tuple((n, begun.get(n)) for n in sorted(repository.known())),
         strays=_strays(repository, system, state.next_seq),
         forged=_forged(repository, system, [mark.seq for mark in state.voids]),
+        rolled_up=tuple(sorted(ledger.rolled_up)),
+        refused=tuple(
+            f"{roll_key(system, first, block)}: {why}"
+            for first, why in sorted(ledger.refused_rollups.items())
+        ),
+        differing=tuple(_differing(repository, ledger, entries)),
     )
+
+
+def _differing(repository: Repository, ledger: Ledger, entries: Sequence[AuditedEntry]) -> Iterator[int]:
+    """Numbers whose name holds something else than the roll-up from which the entry was taken."""
+    names = EntryStore(repository.store, ledger.system)
+    for first in sorted(ledger.rolled_up):
+        for seq, versions in names.listed(first):
+            if seq >= first + ledger.block:
+                break
+            found = {content.sha256 for content in names.distinct(versions)}
+            if found and entries[seq].sha256 not in found:
+                yield seq
 
 
 def _strays(repository: Repository, system: str, due: int) -> tuple[str, ...]:

@@ -1,0 +1,56 @@
+"""What the catalog says of the chain's entries themselves, whatever is recorded in them.
+
+Rule: every answer is one statement, so it belongs to one moment by itself.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+
+class EntryRows(ABC):
+    """The part of a catalog that answers about entries. Times are microseconds since 1970, on the clock
+    of the entry's writer."""
+
+    @abstractmethod
+    def _rows(self, sql: str, *values: object) -> list[tuple[object, ...]]: ...
+
+    def next_seq(self) -> int:
+        """The number that the next entry has."""
+        ((top,),) = self._rows("SELECT max(seq) FROM entry")
+        return 0 if top is None else int(str(top)) + 1
+
+    def entry_sha256(self, seq: int) -> str | None:
+        rows = self._rows("SELECT sha256 FROM entry WHERE seq=?", seq)
+        return str(rows[0][0]) if rows else None
+
+    def entry_writer(self, seq: int) -> str | None:
+        """The key id that signed a valid entry; None when there is none at that number."""
+        rows = self._rows("SELECT writer FROM entry WHERE seq=? AND void=0", seq)
+        return str(rows[0][0]) if rows else None
+
+    def head_time_us(self) -> int | None:
+        rows = self._rows("SELECT time FROM entry WHERE void=0 ORDER BY seq DESC LIMIT 1")
+        return int(str(rows[0][0])) if rows else None
+
+    def begun_us(self) -> int | None:
+        """When the first valid entry was written, on its writer's clock."""
+        rows = self._rows("SELECT time FROM entry WHERE void=0 ORDER BY seq LIMIT 1")
+        return int(str(rows[0][0])) if rows else None
+
+    def newest_valid(self) -> tuple[int, str] | None:
+        """Number and hash of the last valid entry."""
+        rows = self._rows("SELECT seq, sha256 FROM entry WHERE void=0 ORDER BY seq DESC LIMIT 1")
+        return (int(str(rows[0][0])), str(rows[0][1])) if rows else None
+
+    def newest_checkpoint(self) -> tuple[int, int] | None:
+        """Number and time of the last entry that has a checkpoint."""
+        sql = (
+            "SELECT seq, entry.time FROM record JOIN entry USING (seq) WHERE kind='checkpoint'"
+            " ORDER BY seq DESC LIMIT 1"
+        )
+        rows = self._rows(sql)
+        return (int(str(rows[0][0])), int(str(rows[0][1]))) if rows else None
+
+    def voids(self) -> list[int]:
+        return [int(str(row[0])) for row in self._rows("SELECT seq FROM entry WHERE void=1 ORDER BY seq")]
