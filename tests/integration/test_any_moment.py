@@ -9,6 +9,7 @@ import pytest
 
 from tests.integration.moments import History, live_through
 from tests.integration.scene import Scenes, instant
+from tests.kit.postgres import seldom
 from walarchiver.core.moment import CommitTime
 
 RANDOM_MOMENTS = 5
@@ -22,6 +23,7 @@ def history(scenes: Scenes, major: int) -> History:
     return live_through(scenes, major, seed=SEED + major)
 
 
+@pytest.mark.parametrize("major", [18, *seldom(15)])
 def test_restores_to_chosen_moments_are_exact_row_by_row(history: History, major: int) -> None:
     scene, oracle = history.scene, history.oracle
     with psycopg.connect(scene.cluster.dsn(), autocommit=True) as sql:

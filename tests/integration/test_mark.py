@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.scene import Scenes
+from tests.kit.postgres import seldom
 from walarchiver.core.lsn import parse_lsn
 
 
 @pytest.mark.usefixtures("major")
+@pytest.mark.parametrize("major", [18, *seldom(15)], indirect=True)
 def test_a_mark_that_was_waited_for_is_what_a_plan_stops_at(scenes: Scenes) -> None:
     scene = scenes.make()
     scene.json("backup")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.gaps import lose_segment
 from tests.integration.scene import Scene, Scenes, until
+from tests.kit.postgres import seldom
 from walarchiver.core.lsn import Lsn, parse_lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.operate.chronicle import Chronicle, ForkPoint, Hole, Span, Stretch
@@ -30,6 +31,7 @@ def promote(scene: Scene) -> None:
 
 
 @pytest.mark.usefixtures("major")
+@pytest.mark.parametrize("major", [18, *seldom(15)], indirect=True)
 def test_backups_gaps_forks_and_restorable_spans_are_told(scenes: Scenes) -> None:
     scene = scenes.make()
     (first,) = scene.json("backup")["backups"]

@@ -10,6 +10,7 @@ import pytest
 from tests.integration.gaps import lose_segment
 from tests.integration.scene import Json, Scene, Scenes, Told
 from tests.kit.chance import RealClock
+from tests.kit.postgres import seldom
 from walarchiver.assembly import Archive
 from walarchiver.core.lsn import parse_lsn
 from walarchiver.core.segment import Segment
@@ -43,6 +44,7 @@ def damage(answer: Told) -> dict[str, Json]:
 
 
 @pytest.mark.usefixtures("major")
+@pytest.mark.parametrize("major", [18, *seldom(15)], indirect=True)
 def test_an_unharmed_archive_verifies_with_and_without_keys(scenes: Scenes) -> None:
     scene = scenes.make()
     scene.json("backup")

@@ -15,13 +15,21 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
 from walarchiver.embedded.postgres import MIB, EmbeddedCluster
 
+if TYPE_CHECKING:
+    from _pytest.mark.structures import ParameterSet
+
 MAJORS = (15, 18)
+
+
+def seldom(*majors: int) -> list[ParameterSet]:
+    """Majors on which a test runs at night only: parametrize("major", [18, *seldom(15)])."""
+    return [pytest.param(major, marks=pytest.mark.nightly) for major in majors]
 
 
 class PostgresFactory(Protocol):

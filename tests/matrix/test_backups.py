@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.scene import Scenes, end
-from tests.kit.postgres import as_server_user
+from tests.kit.postgres import as_server_user, seldom
 from tests.matrix.hosts import caught_up, rows, said, say, standby_of
 
 
@@ -30,7 +30,7 @@ def test_a_backup_from_a_standby_restores(scenes: Scenes, major: int) -> None:
     assert restored["timeline"] == 2
 
 
-@pytest.mark.parametrize("major", [15, 18])
+@pytest.mark.parametrize("major", [18, *seldom(15)])
 def test_configuration_outside_the_data_directory_comes_along(scenes: Scenes, major: int) -> None:
     folder = scenes.folder / "etc"
     files = {

@@ -11,7 +11,7 @@ import pytest
 from restore.instance import Instance, Outcome
 from restore.plainfile import write_plain
 from tests.integration.scene import Scene, Scenes, until
-from tests.kit.postgres import as_server_user
+from tests.kit.postgres import as_server_user, seldom
 from tests.matrix.hosts import caught_up, place_to_accept, promote, rows, say, standby_of, take_over
 from walarchiver.clock import SystemClock
 from walarchiver.core.segment import Segment
@@ -36,7 +36,7 @@ def failover(scenes: Scenes, major: int) -> tuple[Scene, Scene]:
     return old, new
 
 
-@pytest.mark.parametrize("major", [15, 18])
+@pytest.mark.parametrize("major", [18, *seldom(15)])
 def test_a_hidden_first_segment_of_the_child_stops_recovery_until_it_is_back(
     scenes: Scenes, major: int
 ) -> None:
@@ -101,7 +101,7 @@ def test_without_its_history_file_a_timeline_is_refused_clearly(scenes: Scenes) 
     assert rows(new, "latest", "--timeline", "1", config=config)[0] == ["both"]
 
 
-@pytest.mark.parametrize("major", [14, 18])
+@pytest.mark.parametrize("major", [14, *seldom(18)])
 def test_a_stop_before_a_fork_along_the_childs_path_gives_a_history_that_is_understood(
     scenes: Scenes, major: int
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.scene import Scene, Scenes, until
+from tests.kit.postgres import seldom
 from tests.matrix.hosts import accepted, now, place_to_accept, rows, say
 from walarchiver.core.segment import Segment
 from walarchiver.format.records import GapRecord
@@ -56,7 +57,7 @@ def test_restores_over_two_accepted_restores_are_exact(scenes: Scenes, major: in
     assert rows(third, "latest", "--timeline", "1", config=config)[0] == ["one", "undone"]
 
 
-@pytest.mark.parametrize("major", [15, 18])
+@pytest.mark.parametrize("major", [18, *seldom(15)])
 def test_what_was_written_before_archiving_went_on_is_a_gap_that_is_told(scenes: Scenes, major: int) -> None:
     first = scenes.make(major)
     first.cluster.psql("CREATE TABLE said (text text)")

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from tests.integration.oracle import SETTINGS, Oracle, State, read_state
 from tests.integration.scene import PATIENCE_S, Json, Scene, Scenes, end
-from tests.kit.postgres import as_server_user
+from tests.kit.postgres import as_server_user, seldom
 from walarchiver.core.moment import CommitTime, format_rfc3339
 from walarchiver.core.segment import Segment
 
@@ -103,6 +104,7 @@ def prepare_around_a_moment(dsn: str) -> CommitTime:
     return CommitTime(int(row[0]))
 
 
+@pytest.mark.parametrize("major", [14, 17, 18, *seldom(15, 16)])
 def test_everything_archived_comes_back_exactly(scenes: Scenes, major: int) -> None:
     live = play(scenes, major)
     scene = live.scene
