@@ -15,6 +15,7 @@ The protocol is written down in docs/api.md.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -29,6 +30,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from walarchiver.errors import (
     CallerGone,
     DeadlineExceeded,
+    Locked,
     NotPermitted,
     NotReachable,
     ProvenAbsent,
@@ -285,6 +287,21 @@ class Api:
         return response
 
 
+async def _listen_on_tcp(
+    loop: asyncio.AbstractEventLoop, connected: Callable[[], Connection], listen: Address
+) -> asyncio.Server:
+    """Raises Locked when somebody has the port, Transient when the address cannot be had (yet)."""
+    try:
+        return await loop.create_server(connected, listen.host, listen.port)
+    except OSError as error:
+        where = f"`listen` in [server], {listen.host} port {listen.port}"
+        if error.errno == errno.EADDRINUSE:
+            raise Locked(
+                f"{where}, is in use", hint="Choose another port: 9187 is also that of postgres_exporter."
+            ) from error
+        raise Transient(f"{where}, cannot be had: {error.strerror or error}") from error
+
+
 @asynccontextmanager
 async def serve_api(
     api: Api,
@@ -297,7 +314,7 @@ async def serve_api(
     """Listen from entry to exit; leaving drains: new work is refused, work in progress gets `drain_s`.
 
     With a `passed` socket new callers are left in its queue for the next server instead of being refused.
-    Raises Locked when another server answers on the socket, ConfigError when a place cannot be used.
+    Raises Locked when another server has the socket or the port, ConfigError when a place cannot be used.
     """
     loop = asyncio.get_running_loop()
     http = web.Server(
@@ -318,7 +335,7 @@ async def serve_api(
         # Not create_unix_server: from Python 3.13 on that one removes the socket's file when it closes.
         servers.append(await loop.create_server(connected, sock=place.socket))
         if listen is not None:
-            servers.append(await loop.create_server(connected, listen.host, listen.port))
+            servers.append(await _listen_on_tcp(loop, connected, listen))
         yield
     finally:
         if place.outlives_us:

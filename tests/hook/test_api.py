@@ -26,6 +26,7 @@ from walarchiver.errors import (
     ProvenAbsent,
     SegmentConflict,
     StoreUnavailable,
+    Transient,
     UnknownCluster,
     WalarchiverError,
 )
@@ -288,6 +289,23 @@ def test_tcp_shows_health_and_metrics_and_nothing_else(tmp_path: Path) -> None:
             assert server.handlers.calls == []
 
     asyncio.run(story())
+
+
+def test_a_port_that_another_program_has_is_named(tmp_path: Path) -> None:
+    async def story(taken: socket.socket) -> None:
+        address = Address("127.0.0.1", taken.getsockname()[1])
+        with pytest.raises(Locked, match=rf"port {address.port}, is in use") as told:
+            async with running(tmp_path, FakeHandlers(), listen=address):
+                pass
+        assert "another port" in told.value.next_step
+        with pytest.raises(Transient, match="cannot be had"):
+            async with running(tmp_path, FakeHandlers(), listen=Address("192.0.2.1", address.port)):
+                pass
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        asyncio.run(story(taken))
 
 
 def test_a_stranger_is_turned_away_unread(tmp_path: Path, hook: InstalledHook) -> None:
