@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable
 
@@ -129,28 +130,60 @@ def test_the_same_bytes_again_succeed_and_other_bytes_are_a_divergence(scenes: S
     scene.prove_archived()
 
 
-def test_only_files_of_pg_wal_are_taken_and_only_from_permitted_users(scenes: Scenes) -> None:
+def test_only_files_of_pg_wal_are_taken_and_every_refusal_has_its_code(scenes: Scenes) -> None:
     scene = scenes.make(settings={"wal_keep_size": "1GB"})
     name = scene.archive_all()
     before = stored(scene)
+    pg_wal = scene.cluster.data_dir / "pg_wal"
     elsewhere = scene.stage.folder / name
-    shutil.copyfile(scene.cluster.data_dir / "pg_wal" / name, elsewhere)
-    link = scene.cluster.data_dir / "pg_wal" / future(scene)[0]
+    shutil.copyfile(pg_wal / name, elsewhere)
+    segments = iter(future(scene, ahead)[0] for ahead in range(50, 60))
+    link, folder, pipe, device = (pg_wal / next(segments) for _ in range(4))
     link.symlink_to(elsewhere)
-    for path in (
-        str(elsewhere),
-        "PG_VERSION",
-        "pg_wal/../PG_VERSION",
-        f"pg_wal/archive_status/{name}.done",
-        f"pg_wal/{link.name}",
-        "pg_wal/not-a-wal-file",
-        "pg_wal/" + name.lower().replace("0", "a", 1),
-    ):
+    folder.mkdir()
+    os.mkfifo(pipe)
+    history = pg_wal / "00000002.history"
+    history.write_bytes(b"1\t0/30")
+    for path in (folder, pipe, history):
+        as_server_user(scene.cluster, path)
+    hostile = {
+        str(elsewhere): "WA-NAME",
+        "PG_VERSION": "WA-NAME",
+        "pg_wal/../PG_VERSION": "WA-NAME",
+        f"pg_wal/../../{scene.cluster.data_dir.name}/PG_VERSION": "WA-NAME",
+        f"pg_wal/archive_status/{name}.done": "WA-NAME",
+        f"pg_wal/{link.name}": "WA-NAME",
+        "pg_wal/not-a-wal-file": "WA-NAME",
+        "pg_wal/" + name.lower().replace("0", "a", 1): "WA-NAME",
+        f"pg_wal/{name}\n": "WA-NAME",
+        f"pg_wal/{name[:-1]}\n": "WA-NAME",
+        "pg_wal/" + "n" * 300: "WA-NAME",
+        "pg_wal/.": "WA-NAME",
+        "/" + "n" * 5000: "WA-USAGE",
+        os.fsdecode(b"pg_wal/\xff\xfe"): "WA-NAME",
+        "--cluster=main": "WA-USAGE",
+        "-x": "WA-USAGE",
+        "": "WA-USAGE",
+        f"pg_wal/{folder.name}": "WA-FILE-KIND",
+        f"pg_wal/{pipe.name}": "WA-FILE-KIND",
+        f"pg_wal/{history.name}": "WA-HISTORY-CORRUPT",
+        f"pg_wal/{next(segments)}": "WA-SEGMENT-CORRUPT",  # no such file
+    }
+    if os.geteuid() == 0:
+        os.mknod(device, 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero
+        hostile[f"pg_wal/{device.name}"] = "WA-FILE-KIND"
+    entries = scene.open().ledger.state().next_seq
+    for path, code in hostile.items():
         told = offer(scene, path)
         assert told.exit_status == 1, path
-        assert "WA-NAME" in told.stderr, told.stderr
-    link.unlink()
+        assert code in told.stderr, (path, told.stderr)
     assert stored(scene) == before
+    assert scene.open().ledger.state().next_seq == entries
+    for planted in (link, pipe, device, history):
+        planted.unlink(missing_ok=True)
+    folder.rmdir()
+    scene.archive_all()
+    assert scene.counted("failed_count") == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can call as another user")

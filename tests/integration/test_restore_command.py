@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from restore.unpack import MARKER
-from tests.integration.scene import Scene, Scenes, end, until
+from tests.integration.scene import Scenes, end, until
 from tests.integration.test_refusals import stored
 from tests.kit.postgres import as_server_user
 from tests.kit.smalldisk import small_disk
@@ -83,8 +83,14 @@ def test_restore_refuses_before_it_writes(scenes: Scenes) -> None:
     assert [path.name for path in into.iterdir()] == ["precious"]
     assert (into / "precious").read_text() == "keep me"
     assert not into.with_name("taken.walarchiver").exists()
-    told = scene.call(*scene.restore_words("latest", scene.cluster.data_dir), config=config)
-    assert told.exit_status == 2
+    (into / "precious").rename(scene.stage.folder / "precious")
+    (into / "postmaster.pid").write_text("1\n")
+    for place in (scene.cluster.data_dir, into):  # one that runs, one that crashed
+        told = scene.call(*scene.restore_words("latest", place), config=config)
+        assert told.exit_status == 2
+        assert told.error["code"] == "WA-TARGET-SERVER"
+    assert [path.name for path in into.iterdir()] == ["postmaster.pid"]
+    assert scene.cluster.psql("SELECT 1") == "1"
 
     before = stored(scene)
     with small_disk(scene.stage.folder / "small", 12 << 20) as disk:
@@ -155,6 +161,14 @@ def test_a_key_that_opens_nothing_is_told_apart_from_damage(scenes: Scenes) -> N
     assert told.exit_status == 12
     assert told.error["code"] == "WA-KEY"
     assert not into.exists()
+    identity = f'identity = "{other / "custodian-ann.key"}"\n'
+    for missing in ("", identity.replace("ann", "nobody")):
+        none = scene.stage.folder / "none.toml"
+        none.write_text(wrong.read_text().replace(identity, missing))
+        told = scene.call(*scene.restore_words("latest", into), config=none)
+        assert told.exit_status == 12
+        assert told.error["code"] == "WA-KEY-MISSING"
+        assert not into.exists()
     wrong.write_text(text)  # the other repository's root comes with its key
     assert scene.call(*scene.restore_words("latest", into), config=wrong).exit_status == 15
     assert not into.exists()
