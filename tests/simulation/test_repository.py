@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from walarchiver.format.records import StoredObject, WalRecord
 from walarchiver.format.signed import Signer
 from walarchiver.keys.init import member_of, prepare_repository, write_repository
 from walarchiver.keys.keyfile import KeyFile, KeyRole
+from walarchiver.ports import ObjectStore, StoredVersion
 from walarchiver.repository import Repository, read_keyrings
 from walarchiver.storage.memory import MemoryStore
 
@@ -84,6 +86,51 @@ def test_a_version_hint_that_is_wrong_costs_nothing(world: World, content: bytes
     record = record_of(process)
     moved = replace(record, objects=(replace(record.objects[0], version_id=hint),))
     assert opened(process, moved) == content
+
+
+class _Asked:
+    """A store that tells which versions of a name were asked for, in order; `all` is a listing."""
+
+    def __init__(self, store: ObjectStore, key: str) -> None:
+        self._store, self._key = store, key
+        self.versions: list[str | None] = []
+
+    def get(self, key: str, *, version_id: str | None = None, bytes_max: int) -> bytes | None:
+        if key == self._key:
+            self.versions.append(version_id)
+        return self._store.get(key, version_id=version_id, bytes_max=bytes_max)
+
+    def list_versions(self, prefix: str, *, start_after: str = "") -> Iterator[StoredVersion]:
+        if prefix == self._key:
+            self.versions.append("all")
+        return self._store.list_versions(prefix, start_after=start_after)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+
+@pytest.mark.parametrize("step", ["hint", "latest", "all"])
+def test_the_hint_is_tried_first_then_the_latest_then_all(world: World, content: bytes, step: str) -> None:
+    """A copied repository has other version ids; a later version may stand above the genuine one."""
+    process = reader(world)
+    obj = stored(process)
+    genuine = obj.version_id
+    assert genuine is not None, "what was archived into a store with versions carries the hint"
+    if step != "latest":
+        world.plant(obj.key, b"planted above")
+    versions = [v.version_id for v in world.memory.list_versions(obj.key) if not v.is_delete_marker]
+    hint, asked = {
+        "hint": (genuine, [genuine]),
+        "latest": ("of-another-store", ["of-another-store", None]),
+        "all": ("of-another-store", ["of-another-store", None, "all", *versions]),
+    }[step]
+    seen = _Asked(world.store, obj.key)
+    process.repository.store = seen  # type: ignore[assignment]
+    record = record_of(process)
+    moved = replace(record, objects=(replace(obj, version_id=hint),))
+    assert opened(process, moved) == content
+    assert seen.versions == asked
+    assert versions[-1] == genuine
 
 
 def test_a_store_that_refuses_a_strangers_version_id_is_asked_without(world: World, content: bytes) -> None:

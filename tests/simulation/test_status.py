@@ -13,9 +13,13 @@ from tests.simulation.test_backup import FACTS
 from tests.simulation.test_ledger import sample as _sample
 from tests.simulation.world import SYSTEM, World, name_of
 from walarchiver.assembly import Archive
+from walarchiver.checkpoints import STALE_US, Kept
+from walarchiver.cli.status import status_text
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.objectname import ledger_key
+from walarchiver.errors import StoreUnavailable
+from walarchiver.format.checkpoint import Checkpoint
 from walarchiver.format.records import (
     BackupRecord,
     FirstPage,
@@ -194,6 +198,40 @@ def test_void_entries_are_an_alarm() -> None:
 def test_a_store_for_a_single_writer_is_a_problem() -> None:
     archive = replace(archive_of(wal(2), backup(10)), single_writer=True)
     assert any("second creates" in problem for problem in status_of(archive, World().clock).problems)
+
+
+def test_where_checkpoints_are_kept_is_told_and_what_keeps_them_from_it_is_a_problem() -> None:
+    archive = archive_of(wal(2), backup(10), wal(3), seen(20, 0x300100))
+    head = archive.catalog.newest_valid()
+    assert head is not None
+    newest = Checkpoint(archive.repository.repo, SYSTEM, *head, T0, 1, "0" * 16)
+    good = Kept("file:///elsewhere", newest)
+    assert status_of(archive, World().clock, good).problems == ()
+    document = status_document(archive, World().clock, good)
+    assert document["checkpoints"] == {
+        "place": "file:///elsewhere",
+        "seq": head[0],
+        "time": "2026-11-22T12:00:00.000000Z",
+    }
+    assert status_document(archive, World().clock)["checkpoints"] is None
+    for broken in (
+        replace(good, failure=StoreUnavailable("no answer")),
+        replace(good, newest=replace(newest, time=T0 - STALE_US - SECOND)),
+    ):
+        (problem,) = status_of(archive, World().clock, broken).problems
+        assert "file:///elsewhere" in problem
+
+
+def test_the_screen_says_where_checkpoints_are_kept() -> None:
+    archive = archive_of(wal(2))
+    newest = Checkpoint(archive.repository.repo, SYSTEM, 1, HASH, T0, 1, "0" * 16)
+    for kept, wanted in (
+        (None, "kept nowhere else: `checkpoints` in the [cluster] section"),
+        (Kept("file:///x", None), "none yet in file:///x"),
+        (Kept("file:///x", newest), "entry 1, "),
+    ):
+        text = status_text(status_of(archive, World().clock, kept), None)
+        assert f"checkpoints          {wanted}" in text
 
 
 def test_the_document_says_the_same_in_json() -> None:
