@@ -91,23 +91,24 @@ class WalReader:
 
     # --- walking -------------------------------------------------------------------------------
 
-    def _on_path(self, path: TimelineHistory, number: int) -> Segment:
+    def on_path(self, path: TimelineHistory, number: int) -> Segment:
+        """The file that a path reads for an address."""
         return Segment(path.timeline_of_segment(number, self._size), number)
 
     def _cache_key(self, path: TimelineHistory, number: int) -> str:
         """Names the bytes a scan of `number` can depend on: the file, and the one behind it."""
         digests = []
         for position in (number, number + 1):
-            record = self._catalog.file(self._on_path(path, position).name(self._size))
+            record = self._catalog.file(self.on_path(path, position).name(self._size))
             digests.append(record.digest if record else "-")
         return "+".join(digests)
 
     def _walk(self, path: TimelineHistory, number: int) -> tuple[SegmentScan, Sequence[Event]]:
-        return scan_segment(self._on_path(path, number), self._pages_of(path), segment_size=self._size)
+        return scan_segment(self.on_path(path, number), self._pages_of(path), segment_size=self._size)
 
     def _pages_of(self, path: TimelineHistory) -> Callable[[int], memoryview | None]:
         def pages(number: int) -> memoryview | None:
-            mapped = self.segment(self._on_path(path, number))
+            mapped = self.segment(self.on_path(path, number))
             return None if mapped is None else memoryview(mapped)
 
         return pages
@@ -118,7 +119,7 @@ class WalReader:
         Its last record may end in later files: they must be archived, and the path may not leave the
         segment's timeline before that end.
         """
-        segment = self._on_path(path, number)
+        segment = self.on_path(path, number)
         file = self._catalog.file(segment.name(self._size))
         if not isinstance(file, WalRecord):
             return None
@@ -129,7 +130,7 @@ class WalReader:
         if left is not None and record.end > left and record.end > segment.end(self._size):
             return None
         for later in range(number + 1, -(-record.end // self._size)):
-            if self._catalog.file(self._on_path(path, later).name(self._size)) is None:
+            if self._catalog.file(self.on_path(path, later).name(self._size)) is None:
                 return None
         return segment_scan(record, segment, system=int(file.page.system), magic=file.page.magic)
 

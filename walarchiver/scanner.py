@@ -17,13 +17,14 @@ from pathlib import Path
 
 from walarchiver.core.commits import scan_segment
 from walarchiver.core.scan import Ending, SegmentScan
-from walarchiver.core.segment import Segment, SegmentBytes
+from walarchiver.core.segment import Segment, SegmentBytes, SegmentFile
 from walarchiver.core.skim import COMPILED
 from walarchiver.core.walpage import SegmentIdentity, read_first_page
-from walarchiver.errors import CorruptSegment, MalformedObject
+from walarchiver.errors import CorruptSegment
 from walarchiver.format.codec import record_to_json
 from walarchiver.format.scans import ScanRecord, scan_record
 from walarchiver.log import get_log
+from walarchiver.offered import Offered
 
 log = get_log("scanner")
 
@@ -43,45 +44,56 @@ class Scanner:
 
     size: SegmentBytes
 
-    def scan(self, segment: Segment, pages: bytes | bytearray) -> SegmentScan:
-        """What the segment alone tells: OPEN when its last record goes on in the next one."""
-        return scan_segment(segment, {segment.number: pages}.get, segment_size=self.size, keep_events=False)[
-            0
-        ]
+    def scan(self, offered: Offered) -> SegmentScan | None:
+        """What the segment alone tells: OPEN when its last record goes on in the next one.
 
-    def record(
-        self, scan: SegmentScan, pages: bytes | bytearray, folder: Path, *, digest: str
-    ) -> ScanRecord | None:
-        """The ledger's record, once the last record is followed into the next file of `folder`.
+        `offered` is a whole segment that was read and kept. None when that failed, which is logged.
+        """
+        assert isinstance(offered.file, SegmentFile)
+        segment = offered.file.segment
+        try:
+            return self._walked(segment, {segment.number: _content(offered)})
+        except Exception as error:  # noqa: BLE001 - whatever it is, archiving goes on
+            log.error("scan failed", segment=segment.name(self.size), reason=repr(error))
+            return None
+
+    def record(self, scan: SegmentScan, offered: Offered) -> ScanRecord | None:
+        """The ledger's record, once the last record is followed into the next file beside `offered`.
 
         None when the scan is not final, or has no spelling; that is logged.
         """
-        segment = scan.segment
-        name = segment.name(self.size)
-        if scan.ending is Ending.OPEN:
-            scan = self._followed(scan, pages, folder)
-        if scan.ending is Ending.BAD:
-            log.error("archived WAL cannot be followed", segment=name, problem=scan.problem)
+        name = scan.segment.name(self.size)
         try:
-            record = scan_record(scan, name=name, digest=digest)
+            if scan.ending is Ending.OPEN:
+                scan = self._followed(scan, _content(offered), offered.path.parent)
+            record = scan_record(scan, name=name, digest=offered.hasher.hexdigest())
             if record is not None:
                 record_to_json(record)
-        except MalformedObject as error:
-            log.warning("segment not scanned", segment=name, reason=error.message)
+        except Exception as error:  # noqa: BLE001 - whatever it is, archiving goes on
+            log.error("scan failed", segment=name, reason=repr(error))
             return None
+        if scan.ending is Ending.BAD:
+            log.error("archived WAL cannot be followed", segment=name, problem=scan.problem)
         if record is None:
             log.info("segment not scanned", segment=name, ending=scan.ending.value)
         return record
 
-    def _followed(self, scan: SegmentScan, pages: bytes | bytearray, folder: Path) -> SegmentScan:
+    def _walked(self, segment: Segment, files: dict[int, bytes | bytearray]) -> SegmentScan:
+        return scan_segment(segment, files.get, segment_size=self.size, keep_events=False)[0]
+
+    def _followed(self, scan: SegmentScan, pages: bytearray, folder: Path) -> SegmentScan:
         """The scan with what the next file tells of the last record; as it was, if that completes nothing."""
         segment = scan.segment
         behind = _beginning(folder / Segment(segment.timeline, segment.number + 1).name(self.size), scan)
         if behind is None:
             return scan
-        files = {segment.number: pages, segment.number + 1: behind}
-        whole, _ = scan_segment(segment, files.get, segment_size=self.size, keep_events=False)
+        whole = self._walked(segment, {segment.number: pages, segment.number + 1: behind})
         return whole if whole.ending is Ending.WHOLE else scan
+
+
+def _content(offered: Offered) -> bytearray:
+    assert offered.kept is not None
+    return offered.kept
 
 
 def _beginning(path: Path, scan: SegmentScan) -> bytes | None:

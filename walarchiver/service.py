@@ -23,7 +23,7 @@ from pathlib import Path
 
 from restore.fetcher import Fetcher
 from walarchiver.api import Api, ApiLimits, serve_api
-from walarchiver.archiver import Archiver, ClusterFacts
+from walarchiver.archiver import Archiver
 from walarchiver.assembly import Archive, Host, checkpointer_of, depositor_of, join_archive, signer_of
 from walarchiver.budget import ByteBudget
 from walarchiver.clusterservice import ClusterService, Lane, riding_samples, rode_along
@@ -34,8 +34,10 @@ from walarchiver.ledgerqueue import LedgerQueue
 from walarchiver.listening import ConnectionLimits, Peer, PeerRule
 from walarchiver.log import get_log
 from walarchiver.metrics import Metrics
+from walarchiver.offered import ClusterFacts
 from walarchiver.postgres.control import read_data_directory
 from walarchiver.postgres.probe import ServerFacts, probe_server
+from walarchiver.scanner import Scanner, scans_while_archiving
 from walarchiver.settings import ClusterSettings
 from walarchiver.status import status_document
 from walarchiver.systemd import Notifier
@@ -166,6 +168,7 @@ class Service:
             cpu=self._cpu,
             io=self._io,
             budget=self._budget,
+            scanner=Scanner(archive.segment_size) if scans_while_archiving(archive.segment_size) else None,
             companions=riding_samples(samples, archive.segment_size),
             accompanied=rode_along(samples, self._host.clock),
             observe=self._observe,

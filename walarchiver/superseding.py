@@ -14,7 +14,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from walarchiver.archiver import SEALINGS_MAX, Archiver
+from walarchiver.archiver import SEALINGS_MAX, Archiver, Deposited
 from walarchiver.catalog import Catalog, FileRecord
 from walarchiver.core.segment import WalFile, parse_wal_file
 from walarchiver.depositor import Depositor
@@ -73,11 +73,11 @@ async def supersede(
     loop = asyncio.get_running_loop()
     if not replacement.recorded:
         for left in reversed(range(SEALINGS_MAX)):
-            record, epochs = await archiver.deposit(replacement.name, replacement.file, replacement.path)
-            if record.digest != replacement.new_digest:
+            deposited = await archiver.deposit(replacement.name, replacement.file, replacement.path)
+            if deposited.record.digest != replacement.new_digest:
                 raise UsageError(f"{replacement.path} changed while it was read")
             try:
-                beside = _record_beside(depositor, record, epochs)
+                beside = _record_beside(depositor, deposited)
                 await loop.run_in_executor(None, _commit, ledger, beside)
                 break
             except EpochOutdated:
@@ -89,11 +89,13 @@ async def supersede(
     return change
 
 
-def _record_beside(depositor: Depositor, record: FileRecord, epochs: frozenset[str]) -> Proposal:
+def _record_beside(depositor: Depositor, deposited: Deposited) -> Proposal:
+    record = deposited.record
+
     def decide(catalog: Catalog) -> tuple[Record, ...]:
         if _beside(catalog, record.name, record.digest):
             return ()
-        return (*depositor.epoch_records_of_today(catalog, epochs), record)
+        return (*depositor.epoch_records_of_today(catalog, deposited.epochs), record)
 
     return Proposal(record.name, decide)
 

@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 from tests.core.test_commits import NOON
-from tests.kit.wal import MIB, WalWriter
+from tests.kit.wal import MIB, SYSTEM, WalWriter
 from walarchiver.core.commits import scan_segment
 from walarchiver.core.scan import Ending
-from walarchiver.core.segment import Segment, SegmentBytes
+from walarchiver.core.segment import Segment, SegmentBytes, parse_wal_file
 from walarchiver.format.scans import ScanRecord, segment_scan
+from walarchiver.offered import ClusterFacts, open_offered
 from walarchiver.scanner import Scanner
 
 SEGMENT = Segment(1, 3)
 SCANNER = Scanner(SegmentBytes(MIB))
-NEXT = "000000010000000000000004"
+NAME, NEXT = "000000010000000000000003", "000000010000000000000004"
 
 
 def crossing(length: int = 3000) -> WalWriter:
@@ -28,16 +29,25 @@ def crossing(length: int = 3000) -> WalWriter:
     return wal
 
 
-def recorded(wal: WalWriter, folder: Path) -> ScanRecord | None:
-    pages = wal.segments()[3]
-    return SCANNER.record(SCANNER.scan(SEGMENT, pages), pages, folder, digest="5" * 64)
+def recorded(pages: bytes, folder: Path) -> ScanRecord | None:
+    path = folder / NAME
+    path.write_bytes(pages)
+    file = parse_wal_file(NAME, SCANNER.size)
+    offered = open_offered(ClusterFacts("main", SYSTEM, 15, SCANNER.size), file, path, keep=True)
+    with offered.handle:
+        digest, _ = offered.digest()
+        scan = SCANNER.scan(offered)
+        assert scan is not None
+        record = SCANNER.record(scan, offered)
+    assert record is None or (record.name, record.digest) == (NAME, digest)
+    return record
 
 
-def test_a_scan_goes_into_the_ledger_as_it_is_made() -> None:
+def test_a_scan_goes_into_the_ledger_as_it_is_made(tmp_path: Path) -> None:
     wal = WalWriter(3)
     wal.commit(NOON)
     wal.switch()
-    record = recorded(wal, Path("/nonexistent"))
+    record = recorded(wal.segments()[3], tmp_path)
     assert record is not None
     again = segment_scan(record, SEGMENT, system=wal.system, magic=0xD110)
     assert again == scan_segment(SEGMENT, wal.segments().get, segment_size=MIB)[0]
@@ -47,7 +57,7 @@ def test_a_record_is_followed_into_the_file_that_is_being_written(tmp_path: Path
     wal = crossing()
     live = wal.segments()[4]
     (tmp_path / NEXT).write_bytes(live)
-    record = recorded(wal, tmp_path)
+    record = recorded(wal.segments()[3], tmp_path)
     assert record is not None
     whole = scan_segment(SEGMENT, wal.segments().get, segment_size=MIB)[0]
     assert whole.ending is Ending.WHOLE
@@ -70,7 +80,7 @@ def test_what_does_not_complete_the_record_leaves_the_segment_unscanned(tmp_path
     }
     if live != "missing":
         (tmp_path / NEXT).write_bytes(contents[live])
-    assert recorded(wal, tmp_path) is None
+    assert recorded(wal.segments()[3], tmp_path) is None
 
 
 def recycled() -> bytes:
@@ -92,7 +102,24 @@ def test_damage_in_the_segment_itself_is_told(tmp_path: Path) -> None:
     wal = crossing()
     pages = bytearray(wal.segments()[3])
     pages[200] ^= 1
-    record = SCANNER.record(SCANNER.scan(SEGMENT, pages), pages, tmp_path, digest="5" * 64)
+    record = recorded(bytes(pages), tmp_path)
     assert record is not None
     assert record.ending == "bad"
     assert "checksum" in record.problem
+
+
+def test_a_scan_that_fails_is_no_scan_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object, **_more: object) -> None:
+        raise ZeroDivisionError
+
+    path = tmp_path / NAME
+    path.write_bytes(crossing().segments()[3])
+    file = parse_wal_file(NAME, SCANNER.size)
+    offered = open_offered(ClusterFacts("main", SYSTEM, 15, SCANNER.size), file, path, keep=True)
+    with offered.handle:
+        offered.digest()
+        scan = SCANNER.scan(offered)
+        assert scan is not None
+        monkeypatch.setattr("walarchiver.scanner.scan_segment", fail)
+        assert SCANNER.scan(offered) is None
+        assert SCANNER.record(scan, offered) is None

@@ -16,7 +16,7 @@ from tests.kit.walmaker import MIB, make_segment
 from tests.simulation.test_depositor import assert_epochs_first
 from tests.simulation.world import SYSTEM, SYSTEM_ID, Process, World, name_of, segment_bytes, wal_file
 from walarchiver import archiver as archiver_module
-from walarchiver.archiver import Archived, open_plainly
+from walarchiver.archiver import Archived
 from walarchiver.clock import SystemRandom
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
@@ -34,6 +34,7 @@ from walarchiver.errors import (
     WrongCluster,
 )
 from walarchiver.format.records import HorizonRecord, Record
+from walarchiver.offered import open_plainly
 from walarchiver.storage.directory import DirectoryStore
 
 NAME = name_of(1)

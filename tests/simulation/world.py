@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.kit.chance import SteppingClock
 from tests.kit.faultystore import FaultyStore
 from tests.kit.walmaker import MIB, make_segment
-from walarchiver.archiver import Archived, Archiver, ClusterFacts
+from walarchiver.archiver import Archived, Archiver
 from walarchiver.budget import ByteBudget
 from walarchiver.catalog import Catalog
 from walarchiver.clock import SystemRandom
@@ -28,6 +28,7 @@ from walarchiver.keys.rootkey import parse_root_text
 from walarchiver.keys.xwing import XWingIdentity
 from walarchiver.ledger import Ledger, Proposal, Writer
 from walarchiver.ledgerqueue import LedgerQueue
+from walarchiver.offered import ClusterFacts
 from walarchiver.ports import Identity, ObjectStore, Recipient
 from walarchiver.repository import Repository
 from walarchiver.storage.memory import MemoryStore

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from walarchiver.archiver import Archiver, ClusterFacts
+from walarchiver.archiver import Archiver
 from walarchiver.assembly import Archive, Host, depositor_of, open_archive
 from walarchiver.budget import ByteBudget
 from walarchiver.cli.context import Context
@@ -22,6 +22,7 @@ from walarchiver.format.records import SupersedeRecord
 from walarchiver.keys.keyfile import KeyRole, read_key_file
 from walarchiver.ledger import Ledger, Writer
 from walarchiver.ledgerqueue import LedgerQueue
+from walarchiver.offered import ClusterFacts
 from walarchiver.superseding import REASON_CHARS_MAX, Replacement, examine, supersede
 
 if TYPE_CHECKING:
@@ -114,9 +115,7 @@ def _text(archive: Archive, replacement: Replacement, args: argparse.Namespace) 
         lines.append("The new content is in force for every restore from now on; the old one stays stored.")
         lines.append("The archive refuses the old content from now on.")
     else:
-        lines.append(
-            "Nothing was changed. With --apply every restore over this file replays the new one."
-        )
+        lines.append("Nothing was changed. With --apply every restore over this file replays the new one.")
     return "\n".join(lines)
 
 
