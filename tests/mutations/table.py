@@ -34,9 +34,10 @@ MUTATIONS = (
         1,
         "records a segment without waiting for its object",
         "walarchiver/archiver.py",
-        "objects.append(await loop.run_in_executor(self._io, self._depositor.put, sealed))",
-        "loop.run_in_executor(self._io, self._depositor.put, sealed); "
-        "objects.append(StoredObject(sealed.key, len(sealed.body), sealed.sha256))",
+        "                    put = loop.run_in_executor(self._io, self._depositor.put, sealed)\n",
+        "                    loop.run_in_executor(self._io, self._depositor.put, sealed)\n"
+        "                    put = loop.create_future()\n"
+        "                    put.set_result(StoredObject(sealed.key, len(sealed.body), sealed.sha256))\n",
         (f"{ARCHIVER}test_a_store_failure_is_not_acknowledged_and_the_next_try_succeeds",),
     ),
     Mutation(
@@ -150,9 +151,9 @@ MUTATIONS = (
     Mutation(
         10,
         "refuses a bad .backup file, which then blocks the WAL behind it",
-        "walarchiver/archiver.py",
-        "                    pass  # informative only: kept as it is, so that a bad one never blocks WAL\n",
-        "                    raise CorruptSegment('a bad label')\n",
+        "walarchiver/offered.py",
+        "                pass  # informative only: kept as it is, so that a bad one never blocks WAL\n",
+        "                raise CorruptSegment('a bad label')\n",
         (f"{ARCHIVER}test_a_bad_backup_history_file_never_blocks",),
     ),
     Mutation(
