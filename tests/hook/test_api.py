@@ -231,6 +231,8 @@ def test_fetch_takes_only_file_names(tmp_path: Path, name: str) -> None:
         async with running(tmp_path, FakeHandlers()) as server:
             answer = await exchange(server.path, post("/v1/fetch", {"name": name, "path": "/x"}))
             assert (answer.status, answer.headers["walarchiver-exit"]) == (400, "200")
+            assert answer.error["code"] == "WA-USAGE"
+            assert server.handlers.calls == []
 
     asyncio.run(story())
 

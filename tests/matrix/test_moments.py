@@ -157,6 +157,7 @@ def test_a_name_used_twice_is_asked_back_and_each_one_can_be_restored(scene: Sce
     told = scene.call("plan", "--at", "name:twice", "--output", "json", config=config)
     assert told.exit_status == 13
     assert told.json["verdict"] == "ambiguous"
+    assert told.json["code"] == "WA-SEVERAL-TARGETS"
     points = told.json["candidates"]
     assert [point["name"] for point in points] == ["twice", "twice"]
     found = [rows(scene, f"lsn:{point['lsn']}", config=config)[0] for point in points]
