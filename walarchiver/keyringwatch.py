@@ -1,9 +1,9 @@
 """KeyringWatch: a running archiver learns of changes of the keyring, and goes on or refuses by them.
 
 Rules (docs/format.md, "Keyrings and epochs"):
-- The keyrings are read again every hour, and at once (but not more often than every 15 s) after this
-  host was told that it is no writer: whoever was added again archives on without a restart. A lost
-  race for the ledger reads them by itself (ledger.py).
+- The keyrings are read again every hour; at once when a push was refused since this host is no writer,
+  and every 5 s for as long as it is none: whoever is added again archives on without a restart. A
+  lost race for the ledger reads them by itself (ledger.py).
 - A newer keyring in which this host is a writer is recorded in the chain, should whoever made it have
   been interrupted.
 """
@@ -25,7 +25,7 @@ from walarchiver.repository import Repository
 log = get_log("keyring")
 
 REREAD_S = 3600.0
-PAUSE_S = 15.0
+PAUSE_S = 5.0
 
 
 class KeyringWatch:
@@ -35,6 +35,8 @@ class KeyringWatch:
         self._executor = executor
         self._pause_s = pause_s
         self._doubt = asyncio.Event()
+        self._told: dict[str, tuple[int, bool]] = {}
+        """By repository: the newest keyring and whether this host is a writer in it, as logged last."""
 
     def doubted(self) -> None:
         """This host was refused as no writer: look again soon."""
@@ -44,25 +46,27 @@ class KeyringWatch:
         """Look again and again, until cancelled; a lane names its writer's key id."""
         while True:
             self._doubt.clear()
-            for repository, queue, writer in lanes:
-                await self.look(repository, queue, writer)
+            fine = [await self.look(repository, queue, writer) for repository, queue, writer in lanes]
             await asyncio.sleep(self._pause_s)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(REREAD_S):
-                    await self._doubt.wait()
+            if all(fine):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(REREAD_S):
+                        await self._doubt.wait()
 
-    async def look(self, repository: Repository, queue: LedgerQueue, writer: str) -> None:
-        """Read the keyrings of one repository again, and record a newer one."""
-        before = repository.newest_keyring.n
+    async def look(self, repository: Repository, queue: LedgerQueue, writer: str) -> bool:
+        """Read the keyrings of one repository again, and record a newer one; whether this host may write."""
+        system = queue.ledger.system
         try:
             await asyncio.get_running_loop().run_in_executor(self._executor, repository.refresh)
             newest = repository.newest_keyring
-            member = newest.has_role(Role.WRITER, writer, queue.ledger.system)
-            if newest.n != before:
-                log.info("keyring changed", system=queue.ledger.system, n=newest.n, writer=member)
+            member = newest.has_role(Role.WRITER, writer, system)
+            if (newest.n, member) != self._told.get(repository.repo):
+                say = log.info if member else log.error
+                say("keyring read", system=system, n=newest.n, key=writer, writer=member)
+                self._told[repository.repo] = (newest.n, member)
             if member:
                 await queue.submit(recording(repository))
-            else:
-                log.error("this host is no writer", system=queue.ledger.system, n=newest.n, key=writer)
         except WalarchiverError as error:
-            log.warning("keyring not read again", code=error.code, reason=error.message)
+            log.warning("keyring not read again", system=system, code=error.code, reason=error.message)
+            return True  # as before; the hourly look, or the next push, will tell
+        return member
