@@ -389,7 +389,10 @@ def test_too_many_callers_get_an_honest_failure(tmp_path: Path, hook: InstalledH
         async with running(tmp_path, handlers, limits=limits) as server:
             first = asyncio.create_task(exchange(server.path, PUSH))
             await handlers.started.wait()
-            assert (await run_hook(hook, "push", "x"))[0] == 1
+            status, said = await run_hook(hook, "push", "x")
+            assert status == 1
+            assert TooManyCallers.code in said
+            assert TooManyCallers.hint in said
             assert (await run_hook(hook, "fetch", NAME, "x"))[0] == 200
             assert handlers.hang is not None
             handlers.hang.set()
