@@ -26,6 +26,7 @@ from walarchiver.errors import (
     ProvenAbsent,
     SegmentConflict,
     StoreUnavailable,
+    TooManyCallers,
     Transient,
     UnknownCluster,
     WalarchiverError,
