@@ -28,6 +28,7 @@ from walarchiver.format.standing import in_force
 from walarchiver.keys.keyfile import KeyFile, KeyRole
 from walarchiver.keys.masterkey import MasterKey
 from walarchiver.keys.printable import printable_form
+from walarchiver.keys.publicform import public_key_of
 from walarchiver.keys.xwing import XWingRecipient
 
 HERE = Path(__file__).parent
@@ -321,6 +322,13 @@ def key_files() -> list[Case]:
         ("order", text.replace("role: custodian\nname: alice", "name: alice\nrole: custodian")),
     ):
         cases.append(case(name, "ConfigError", form="file", text=wrong))
+    public = public_key_of(KeyFile(KeyRole.WRITER, "alice", w.REPO, w.ROOT.public, w.seed("alice")))
+    cases.append(case("public form", "ok", form="public", text=public.encode(), public=public.public))
+    for name, wrong in (
+        ("public form, its check does not fit", public.encode().replace("name: alice", "name: alicf")),
+        ("a private key for a public form", text),
+    ):
+        cases.append(case(name, "ConfigError", form="public", text=wrong))
     lines = paper.splitlines()
     for name, wrong_lines in (
         ("mistyped", [lines[0][:-1] + ("0" if lines[0][-1] != "0" else "1"), *lines[1:]]),

@@ -27,6 +27,7 @@ from walarchiver.keys.epochs import open_epoch
 from walarchiver.keys.keyfile import parse_key_file
 from walarchiver.keys.masterkey import MasterKey
 from walarchiver.keys.printable import parse_printable
+from walarchiver.keys.publicform import parse_public_key
 from walarchiver.keys.xwing import XWingIdentity
 
 HERE = Path(__file__).parent
@@ -156,6 +157,10 @@ def test_epoch(case: Case) -> None:
 @every("keyfile")
 def test_keyfile(case: Case) -> None:
     text = case["text"]
+    if case["form"] == "public":
+        public = check(case, lambda: parse_public_key(text))
+        assert public is None or public.public.hex() == case["public"]
+        return
     paper = case["form"] == "printable"
     key = check(case, lambda: parse_printable(text, name="alice") if paper else parse_key_file(text))
     if key is not None:

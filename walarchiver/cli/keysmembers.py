@@ -220,7 +220,7 @@ def _wish(place: Place, args: argparse.Namespace) -> Wish:
     if args.verb == "root":
         public = _public(place, args.file)
         if public.role is not KeyRole.ROOT:
-            raise UsageError(f"{args.file} is a {public.role}'s key, not a root's")
+            raise UsageError(f"{args.file} is of role {public.role}, and root is needed")
         return Wish(next_root=public.public)
     custodians = args.verb == "recipient"
     if args.act == "remove":
@@ -243,7 +243,7 @@ def _wish(place: Place, args: argparse.Namespace) -> Wish:
     member = _public(place, args.file).member()
     if (member.role is Role.CUSTODIAN) != custodians:
         raise UsageError(
-            f"{args.file} is a {member.role}'s key",
+            f"{args.file} is of role {member.role}",
             hint=f"Use `walarchiver keys {'member' if custodians else 'recipient'} add`.",
         )
     return Wish(add=with_scope(member, args.system or ()))

@@ -47,7 +47,7 @@ class Place:
         """A private key of this repository. Raises ConfigError, UsageError."""
         key = read_key_file(path)
         if key.role not in roles:
-            raise UsageError(f"{path} is a {key.role}'s key, not a {' or '.join(roles)}'s")
+            raise UsageError(f"{path} is of role {key.role}, and {' or '.join(roles)} is needed")
         if key.repo != self.repository.repo:
             raise UsageError(f"{path} is of repository {key.repo}, this one is {self.repository.repo}")
         return key
@@ -90,7 +90,7 @@ def open_place(
 def _identity(path: Path) -> Identity:
     key = read_key_file(path)
     if key.role is not KeyRole.CUSTODIAN:
-        raise UsageError(f"{path} is a {key.role}'s key and opens nothing")
+        raise UsageError(f"{path} is of role {key.role} and opens nothing")
     return XWingIdentity.from_seed(key.secret)
 
 
