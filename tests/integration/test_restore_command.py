@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
 from restore.unpack import MARKER
-from tests.integration.scene import Scenes, end, until
+from tests.integration.scene import Scene, Scenes, Told, end, until
 from tests.integration.test_refusals import stored
 from tests.kit.postgres import as_server_user
 from tests.kit.smalldisk import small_disk
@@ -49,8 +50,50 @@ def test_the_printed_commands_lead_to_the_planned_moment(scenes: Scenes) -> None
     assert told.exit_status == 0, told.stderr
     serve, start = told.json["commands"]
     assert (into / "pg_tblspc" / oid).readlink() == space
+    go_on_by_hand(scenes, scene, into, serve, start)
+
+    # Ctrl-C while PostgreSQL replays: nothing is lost, and the message has the lines to go on or undo.
+    again, gate = (
+        scene.stage.folder / "again",
+        as_server_user(scene.cluster, made(scene.stage.folder / "gate")),
+    )
+    hook = scene.stage.hook.with_name("held-hook")
+    hook.write_text(
+        f'#!/bin/sh\ncd "{gate}" || exit 200\n[ $# -lt 3 ] || : >asked\n'
+        "while [ -e asked ] && ! [ -e open ]; do sleep 0.1; done\n"
+        f'cd "$OLDPWD" || exit 200\nexec "{scene.stage.hook}" "$@"\n'
+    )
+    hook.chmod(0o755)
+    words = [str(hook) if word == str(scene.stage.hook) else word for word in words]
+    words[words.index(str(into))] = str(again)
+    words[words.index(f"{oid}={space}")] = f"{oid}={space}2"
+    with (scene.stage.folder / "interrupted.log").open("w+") as log:
+        restore = subprocess.Popen(
+            scene.stage.command(*words, "--start", config=config),
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            env=environment(),
+        )
+        until((gate / "asked").exists, "PostgreSQL asks for its first WAL file")
+        restore.send_signal(signal.SIGINT)
+        (gate / "open").touch()
+        assert restore.wait(60) == 130
+        log.seek(0)
+        error = Told(130, "", log.read()).error
+    assert error["code"] == "WA-INTERRUPTED"
+    assert not (again / "postmaster.pid").exists()
+    _to_go_on, serve, start, undo = error["hint"].splitlines()
+    go_on_by_hand(scenes, scene, again, serve.strip().removesuffix(" &"), start)
+    paste(undo.partition(": ")[2].partition(" (and")[0])
+    assert not again.exists()
+    assert not again.with_name("again.walarchiver").exists()
+    assert into.exists()
+
+
+def go_on_by_hand(scenes: Scenes, scene: Scene, into: Path, serve: str, start: str) -> None:
+    """Run the printed lines; the cluster is that of the moment. Ends what it starts."""
     server = scenes.run(["/bin/sh", "-c", f"exec {serve}"], scene.stage.folder / "plan.log")
-    socket = into.with_name("restored.walarchiver") / "wa.sock"
+    socket = into.with_name(f"{into.name}.walarchiver") / "wa.sock"
     until(lambda: ask(socket, "/readyz"), "the plan's server")
     paste(start)
     pid = int((into / "postmaster.pid").read_text().split()[0])
