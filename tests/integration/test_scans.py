@@ -72,3 +72,10 @@ def test_the_recorded_scans_are_what_opening_the_segments_tells(scenes: Scenes, 
     assert [point.name for scan in seen for point in scan.restore_points] == ["here"]
     assert [event.gid for scan in seen for event in scan.prepared] == ["left open"]
     scene.prove_rebuild()
+
+
+def test_catalog_scan_says_when_nothing_is_left_to_do(scenes: Scenes) -> None:
+    scene = scenes.make(16)
+    scene.archive_all()
+    told = scene.call("catalog", "scan", "--dry-run")
+    assert (told.exit_status, told.stdout) == (0, "0 archived segments have no scan\n")
