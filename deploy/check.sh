@@ -58,12 +58,13 @@ units() {
         skip "units: systemd-analyze is not installed"
         return
     fi
-    for unit in walarchiver.service walarchiver.socket; do
+    for unit in walarchiver.service walarchiver.socket walarchiver-backup.service walarchiver-backup.timer; do
         # The program's path exists only where it is installed.
         sed 's#^ExecStart=[^ ]*#ExecStart=/bin/true#' "${UNITS:-deploy/systemd}/$unit" >"$work/$unit"
     done
     quietly "units: systemd-analyze verify" systemd-analyze --no-pager verify \
-        "$work/walarchiver.service" "$work/walarchiver.socket"
+        "$work/walarchiver.service" "$work/walarchiver.socket" \
+        "$work/walarchiver-backup.service" "$work/walarchiver-backup.timer"
     if systemd-analyze --no-pager security --offline=true --threshold="$EXPOSURE_MAX" \
         "$work/walarchiver.service" >"$work/said" 2>&1; then
         pass "units: systemd-analyze security:$(tail -n 1 "$work/said" | sed 's/.*service://')"

@@ -22,6 +22,7 @@ from tests.hook.conftest import REPOSITORY
 from walarchiver.settings_schema import ServerSettings
 
 DEPLOY = REPOSITORY / "deploy"
+BOTH = ("walarchiver.service", "walarchiver-backup.service")
 
 
 def check(step: str, **environment: str) -> str:
@@ -75,8 +76,18 @@ def unit(name: str) -> configparser.RawConfigParser:
 def test_a_stop_of_the_daemon_leaves_the_shared_memory_of_postgresql_alone() -> None:
     # With RemoveIPC=yes systemd removes what User= has in /dev/shm once its last unit ends, and Debian's
     # postgresql@.service names no user.
-    service = unit("walarchiver.service")["Service"]
-    assert (service["User"], service["RemoveIPC"]) == ("postgres", "no")
+    for name in BOTH:
+        service = unit(name)["Service"]
+        assert (service["User"], service["RemoveIPC"]) == ("postgres", "no")
+
+
+def test_the_backups_unit_has_the_daemons_secrets_state_and_program() -> None:
+    text = {name: (DEPLOY / "systemd" / name).read_text().splitlines() for name in BOTH}
+    wanted = ("LoadCredential=", "StateDirectory", "User=", "Group=", "UMask=")
+    daemon, backup = ([line for line in lines if line.startswith(wanted)] for lines in text.values())
+    assert sorted(daemon) == sorted(backup)
+    programs = {unit(name)["Service"]["ExecStart"].split()[0] for name in BOTH}
+    assert len(programs) == 1
 
 
 def test_the_units_agree_with_the_defaults_of_the_configuration() -> None:
