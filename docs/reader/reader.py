@@ -1,120 +1,182 @@
-"""Stand-alone reader of walarchiver repositories, format 1: format.md says why each step is as it is.
+"""Stand-alone reader of walarchiver repositories, format 1; each step is as format.md says it.
 
-  python reader.py REPOSITORY KEY               verify all that is signed; list what is there
-  python reader.py REPOSITORY KEY OUT NAME...   write WAL files, or base backups by id, below the folder OUT
+  python reader.py REPOSITORY KEY [OUT [NAME]]   verify and list; open all, or what begins with NAME, into OUT
 
-REPOSITORY: a plain copy, its objects as files named by their keys (v1/REPO, v1/c/...), one version of each.
-KEY: a custodian's key file; or FILE:wa-root1..., a file with a master key in hex and the root to trust.
-Needs trust.py, seal.py and shapes.txt beside it; Python 3.11, cryptography 50, zstandard; and blake3 to
-compare digests (without it a note says that only hashes and seals were checked).
-"""
-import re, sys
-from pathlib import Path
-sys.path.insert(0, str(Path(__file__).parent))
-from seal import epoch_key, key_file, root_key, unsealed
-from trust import chain, keyrings, need, parsed, sha, spelled
-try: import blake3
-except ImportError: blake3 = None
-SHOWN = ("kind", "name", "backup", "len", "major", "segment_size", "method", "timeline", "start_lsn", "stop_lsn",
-    "start_time", "stop_time", "parts", "first", "last", "cause")
-NAMES = {"tar": "{}.tar", "manifest": "backup_manifest", "index": "index", "config": "config.tar", "facts": "facts"}
-
-def records(entries, *kinds):
-    return [record for entry in entries for record in entry["records"] if record["kind"] in kinds]
-
-def in_force(entries, name):  # section 5, supersede: the record that stands for a file
-    files, standing = {}, None
-    for r in records(entries, "wal", "history", "label", "supersede"):
-        if r["name"] != name: continue
-        if r["kind"] != "supersede": standing = standing or r; files.setdefault(r["digest"], r)
-        elif standing and standing["digest"] == r["old"]: standing = files.get(r["new"], standing)
-    return standing
-
-class Repository:
-    def __init__(self, folder, key):
-        path, _, root = key.rpartition(":wa-root1")
-        text = Path(path or key).read_text("utf-8")
-        self.folder, mark = folder, parsed((folder / "v1/REPO").read_bytes().removesuffix(b"\n"))
-        need(mark["format"] == 1, f"format {mark['format']}; this program reads 1")
-        given = key_file(text) if not path else ("master-key", bytes.fromhex(text), root_key(root), mark["repo"])
-        self.type, self.secret, root, self.repo = given
-        rings, n = [], 1
-        while (file := folder / f"v1/keyring/{n:04}.json").exists(): rings.append(file.read_bytes()); n += 1
-        self.rings = keyrings(root, rings)
-        need(self.repo == mark["repo"] == self.rings[1]["repo"], "key, mark and keyrings do not belong together")
-
-    def chains(self):
-        for folder in sorted((self.folder / "v1/c").glob("[1-9]*")):
-            yield folder.name, *chain(self.folder, self.repo, folder.name, self.rings)
-
-    def opened(self, entries, system, thing, **want):  # the plain bytes of an object that a record names
-        key = thing["key"]
-        need(re.fullmatch("v1/c/[0-9A-Za-z/._-]+", key) and ".." not in key, f"{key!r} is no object's name")
-        need((self.folder / key).exists(), f"{key} is recorded but not there: this is damage, not an end")
-        stored = (self.folder / key).read_bytes()
-        need((len(stored), sha(stored)) == (thing["stored_len"], thing["stored_sha256"]), f"{key} is damaged")
-        def key_of(epoch):
-            recorded = {}  # the first record of each revision
-            for r in records(entries, "epoch"):
-                if r["epoch"] == epoch: recorded.setdefault(r.get("rev", 0), r["sha256"])
-            files = (self.folder / f"v1/c/{system}/keys").glob(f"{epoch}.[0-9][0-9][0-9][0-9].json")
-            place = {"epoch": epoch, "repo": self.repo, "system": system}
-            revisions = {int(file.name[17:21]): file.read_bytes() for file in files}
-            return epoch_key(revisions, place, recorded, self.rings, self.type, self.secret)
-        return unsealed(stored, {"repo": self.repo, "system": system, **want}, key_of)
-
-    def save(self, out, name, entries, system):  # writes a file, or all streams of a backup; their paths
-        for r in [r for r in [in_force(entries, name)] if r]:
-            want = {"kind": r["kind"], "name": name, "tli": int(name[:8], 16), "parts": len(r["objects"])}
-            pieces = (self.opened(entries, system, o, part=n, **want) for n, o in enumerate(r["objects"]))
-            return [written(out / system / name, pieces, r["len"], r["digest"])]
-        for r in [r for r in records(entries, "backup") if r["backup"] == name][:1]:
-            parts = [part for p in records(entries, "part") if p["backup"] == name for part in p["parts"]]
-            parts.sort(key=lambda part: part["n"])
-            need([p["n"] for p in parts] == list(range(r["parts"])), "parts of the backup are missing")
-            need(sha(spelled(parts)) == r["parts_sha256"], "other parts than those of the backup")
-            streams = {}
-            for p in parts: streams.setdefault((p["role"], p["stream"]), []).append(p)
-            return [written(out / system / name / NAMES[role].format(stream), self.parts(entries, system, name, some),
-                sum(p["raw"] for p in some)) for (role, stream), some in streams.items()]
-        return []
-
-    def parts(self, entries, system, backup, some):
-        some.sort(key=lambda p: p["offset"])
-        for p, before in zip(some, [None, *some]):
-            need(p["offset"] == (before["offset"] + before["raw"] if before else 0), "parts leave a hole")
-            want = {"kind": "base", "name": backup, "part": p["n"], "raw": p["raw"]}
-            yield digested(self.opened(entries, system, p["object"], **want), p["digest"])
-
-def digested(data, digest):
-    need(not blake3 or blake3.blake3(data).hexdigest() == digest, "the digest of the plain bytes is another")
-    return data
-
-def written(path, pieces, length, digest=None):  # under its name only when everything about it is right
-    path.parent.mkdir(parents=True, exist_ok=True)
-    need(re.fullmatch("[0-9A-Za-z][0-9A-Za-z._-]*", path.name) and not path.exists(), f"{path} is there, or no name")
-    unproven, hasher = path.with_name("unproven." + path.name), blake3.blake3() if blake3 and digest else None
-    with unproven.open("wb") as file:
-        for piece in pieces: file.write(piece); hasher and hasher.update(piece)
-        need(file.tell() == length, f"{path.name} has {file.tell()} bytes, not {length}")
-    need(not hasher or hasher.hexdigest() == digest, f"{path.name}: the digest of the plain bytes is another")
-    return unproven.rename(path)
-
-def main(folder, key, out=None, *names):
-    repository, found = Repository(Path(folder), key), set()
-    print(f"repository {repository.repo}: {len(repository.rings)} keyrings verified from the root key")
-    if not blake3: print("note: without the package blake3 digests of plain bytes are not compared")
-    for system, entries, alarms, state in repository.chains():
-        head = entries[-1] if entries else {"seq": "none", "time": "-"}
-        print(f"system {system}: {len(entries)} entries verified, head {head['seq']}:{state['prev']} {head['time']}")
-        print("".join(f"ALARM {alarm}\n" for alarm in alarms), end="")
-        for r in records(entries, "cluster", "wal", "history", "label", "backup", "gap") if out is None else ():
-            print(*(f"{name}={r[name]}" if name != "kind" else r[name] for name in SHOWN if name in r))
-        for name in names:
-            for path in repository.save(Path(out), name, entries, system): found.add(name); print(f"wrote {path}")
-    need(found >= set(names), f"no valid record of {' '.join(sorted(set(names) - found))}")
-
+REPOSITORY: a plain copy, objects as files named by their keys. KEY: a custodian's key file. Backups come as
+parts. Needs Python 3.11, cryptography 50, zstandard, blake3, and shapes.txt: how everything must look."""
+import base64, hashlib, io, json, pathlib, re, sys
+import blake3, zstandard
+from cryptography.hazmat.primitives import hashes, hpke, keywrap
+from cryptography.hazmat.primitives.asymmetric import ed25519, mlkem, x25519
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
+SHAPES = {}  # regular expressions for canonical JSON, later ones made of earlier ones
+for line in pathlib.Path(__file__).with_name("shapes.txt").read_text("ascii").splitlines():
+    shape, text = line.split(" ", 1)
+    SHAPES[shape] = re.sub("<([^<>]+)>", lambda found: f"(?:{SHAPES[found[1]]})", text)
+def need(holds, why):
+    if not holds: raise ValueError(why)
+def sha(data): return hashlib.sha256(data).hexdigest()
+def tagged(kind, data): return b"walarchiver/1/" + kind.encode() + b"\0" + data
+def key_id(kind, public): return sha(tagged(kind, bytes.fromhex(public)))[:16]
+def spelled(value): return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+def parsed(raw, shape="any"):  # section 1: canonical JSON
+    need(spelled(json.loads(raw)) == raw, "JSON is not in its canonical spelling")
+    shapes = [SHAPES[name] for name in ("tokens", "any", shape)]
+    need(all(re.fullmatch(each, raw.decode()) for each in shapes), f"this is no {shape}")
+    return json.loads(raw)
+def verify(kind, raw, public):  # section 1: signed text; raises unless this key signed it
+    signature = re.fullmatch(rb"\n([0-9a-f]{128})\n", raw[-130:])[1].decode()
+    key = ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
+    key.verify(bytes.fromhex(signature), tagged(kind, raw[:-130]))
+def keyrings(root, raws):  # section 4: {number: keyring}, from the root to trust and keyrings 1, 2, ...
+    rings, trusted, prev = {}, False, None
+    for n, raw in enumerate(raws, 1):
+        rings[n] = ring = parsed(raw[:-130], "keyring")
+        links = (ring["n"], ring.get("prev"), ring["repo"]) == (n, prev, rings[1]["repo"])
+        order = [(member["role"], member["id"]) for member in ring["members"]]
+        ids = [m["id"] == key_id(m["type"], m["public"]) for m in ring["members"] if "public" in m]
+        need(links and all(ids) and order == sorted(set(order)), f"keyring {n} does not follow, or members")
+        try: verify("keyring", raw, root)
+        except Exception: need(not trusted, f"keyring {n} is not signed by the root in force")
+        else: trusted, root = True, ring.get("next_root", root)
+        ring["sha256"] = prev = sha(raw)
+    need(trusted, "no keyring is signed by the root to trust")
+    return rings
+def roles(ring, who, system):  # {role: public key} of a signer whose scope has the cluster
+    mine = [m for m in ring["members"] if m["id"] == who and system in m.get("systems", [system])]
+    return {member["role"]: member["public"] for member in mine if member["type"] == "ed25519"}
+def judged(raw, due, ring, rings):  # section 5, points 1 to 6: the entry; whatever raises here makes it void
+    entry = {"void": [], **parsed(raw[:-130], "entry" if ring else "beginning")}
+    n, held = entry["keyring"], roles(rings[entry["keyring"]], entry["writer"], due["system"])
+    verify("entry", raw, next(iter(held.values())))
+    need(due.items() <= entry.items() and len(raw) <= 1 << 24, "it is not the entry that is due, or too long")
+    named = [(r["n"], r["sha256"]) for r in entry["records"] if r["kind"] == "keyring"]
+    need(n >= ring and set(named) <= {(n, rings[n]["sha256"])} and (named or n == ring), "keyring")
+    for r in entry["records"]:
+        may = SHAPES.get("@" + r["kind"] + ".rev" * ("rev" in r), " ".join(held)).split()
+        need(held.keys() & may and (r["kind"] != "cluster" or r["system"] == due["system"]), "role")
+    return entry
+def chain(raws, place, rings):  # section 5: the valid entries, alarms, and what is due behind them
+    entries, alarms, ring, due = [], [], 0, place | {"seq": 0, "prev": "0" * 64, "void": []}
+    while (raw := raws.get(due["seq"])) is not None:
+        try:
+            entries.append(judged(raw, due, ring, rings))
+            ring, due = entries[-1]["keyring"], due | {"prev": sha(raw), "void": []}
+        except Exception as why:
+            alarms.append(f"ALARM entry {due['seq']} ({sha(raw)}) is void: {why!r}")
+            due["void"] = [*due["void"], {"seq": due["seq"], "sha256": sha(raw)}]
+        due["seq"] += 1
+    behind = [f"ALARM entry {due['seq']} is missing before {max(raws)}"] if len(raws) > due["seq"] else []
+    return entries, alarms + behind, due
+def inflated(frame, size):  # section 3: the bytes in just one zstd frame
+    facts, plain = zstandard.get_frame_parameters(frame), b""
+    reader = zstandard.ZstdDecompressor().decompressobj()
+    need(frame[:4] == b"\x28\xb5\x2f\xfd" and facts.has_checksum and not facts.dict_id, "kind of frame")
+    need(facts.window_size <= 8 << 20 and facts.content_size == size <= 64 << 20, "window or length")
+    for at in range(0, len(frame), 1024):  # in small steps, so that nothing grows far over `size`
+        plain += reader.decompress(frame[at : at + 1024]) if len(plain) <= size else b""
+    need(reader.eof and not reader.unused_data and len(plain) == size, "the frame is cut off, or has a tail")
+    return plain
+def rolled(frame, first, place, block=4096):  # section 5: {number: entry} of a roll-up
+    content = io.BytesIO(inflated(frame, zstandard.frame_content_size(frame)))
+    head = parsed(content.readline(1 << 16)[:-1], "rollup")
+    entries = {first + n: content.read(length) for n, length in enumerate(head["lengths"])}
+    need((place | {"first": first}).items() <= head.items() and len(entries) == block, "another roll-up")
+    need([len(raw) for raw in entries.values()] == head["lengths"] and not content.read(), "lengths")
+    return entries
+def key_file(text):  # section 4: (repository, root, type, secret)
+    lines = [line.rstrip() + "\n" for line in text.split("\n") if line.strip() and line[0] != "#"]
+    found = re.fullmatch(SHAPES["keyfile"], "".join(lines))
+    need(found and found[5] == sha("".join(lines[:-1]).encode())[:16], "no key file, or damaged")
+    root = base64.b32decode(found[2].upper() + "=" * 6)[:32]
+    return found[1], root.hex(), found[3], bytes.fromhex(found[4])
+def custodian(kind, secret):  # section 4: this key's id, and what unwraps (body, info) with it
+    if kind == "master-key":
+        def wrapping(info): return HKDF(hashes.SHA256(), 32, None, tagged(kind, info)).derive(secret)
+        return key_id(kind, secret.hex()), lambda body, info: keywrap.aes_key_unwrap(wrapping(info), body)
+    seeds = hashlib.shake_256(secret).digest(96)
+    lattice = mlkem.MLKEM768PrivateKey.from_seed_bytes(seeds[:64])
+    curve = x25519.X25519PrivateKey.from_private_bytes(seeds[64:])
+    public = b"".join(key.public_key().public_bytes_raw() for key in (lattice, curve))
+    suite = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
+    private = hpke.MLKEM768X25519PrivateKey(lattice, curve)
+    return key_id(kind, public.hex()), lambda body, info: suite.decrypt(body, private, info=info)
+def epoch_key(raw, place, rings, me, unwrap):  # section 4: the key in a key object
+    wrap = parsed(raw[:-130], "epoch")
+    need(place.items() <= wrap.items(), "key object of another place")
+    need(wrap["rev"] or wrap["by"] == wrap["writer"], "revision 0 is not its writer's")
+    role = "admin" if wrap["rev"] else "writer"
+    held = [roles(ring, wrap["by"], wrap["system"]) for ring in rings.values()]
+    verify("epoch", raw, next(each[role] for each in held if role in each))
+    bodies = {to["recipient"]: to["body"] for to in wrap["stanzas"]}
+    need(me in bodies, f"epoch {wrap['epoch']} is wrapped to {[*bodies]}, this key is {me}")
+    info = {"recipient": me, **{name: wrap[name] for name in ("epoch", "repo", "system", "writer")}}
+    key = unwrap(bytes.fromhex(bodies[me]), spelled(info))
+    need(sha(tagged("epoch-check", key)) == wrap["check"], "another key than the epoch's")
+    return key
+def unsealed(stored, want, key_of):  # section 3: the plain bytes of the object that is wanted
+    border = 12 + int.from_bytes(stored[8:12], "big")
+    need(stored[:8].hex() == "5049545200010d0a" and border <= 65548, "no sealed object")
+    head = parsed(stored[12:border], "header")
+    need(head["kind"] == "base" or f"{head['tli']:08X}" == head["name"][:8], "timeline of another name")
+    need(want.items() <= head.items(), f"an object of {head}, not of {want}")
+    stream, label = stored[border:], b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0"
+    info = label + stream[:24] + hashlib.sha256(stored[:border]).digest()  # salt, context
+    derived, frame = HKDFExpand(hashes.SHA512(), 76, info).derive(key_of(head["epoch"])), b""
+    need(derived[44:] == stream[24:56], "the key commitment is another")
+    cipher, base = AESGCM(derived[:32]), int.from_bytes(derived[32:44], "big")
+    for n in range((len(stream) - 56) // 16400 + 1):  # chunks of 16 KiB and a tag, the last one shorter
+        chunk = stream[56 + n * 16400 : 56 + (n + 1) * 16400]
+        frame += cipher.decrypt((base ^ n).to_bytes(12, "big"), chunk, None)
+    return inflated(frame, head["raw"])
+def files(records):  # section 5: {name: (digest, [(object, header)])} of files in force and backups' parts
+    found, stored = {}, {}
+    for r in records:
+        if r["kind"] in ("wal", "history", "label"):
+            head = {"kind": r["kind"], "name": r["name"], "parts": len(r["objects"])}
+            this = r["digest"], [(thing, head | {"part": n}) for n, thing in enumerate(r["objects"])]
+            found.setdefault(r["name"], stored.setdefault((r["name"], r["digest"]), this))
+        elif r["kind"] == "supersede" and found.get(r["name"], [None])[0] == r["old"]:
+            found[r["name"]] = stored.get((r["name"], r["new"]), found[r["name"]])
+        for part in r["parts"] if r["kind"] == "part" else ():
+            head = {"kind": "base", "name": r["backup"], "part": part["n"], "raw": part["raw"]}
+            name = f"{r['backup']}/{part['stream']}.{part['role']}.{part['offset']:015}"
+            found[name] = part["digest"], [(part["object"], head)]
+    return found
+def main(folder, key, out=None, only=""):
+    folder, (repo, root, *mine) = pathlib.Path(folder), key_file(pathlib.Path(key).read_text())
+    mark = parsed((folder / "v1/REPO").read_bytes().removesuffix(b"\n"), "mark")
+    rings = keyrings(root, [path.read_bytes() for path in sorted(folder.glob("v1/keyring/*.json"))])
+    need(repo == rings[1]["repo"] == mark["repo"], "key file, keyrings and mark are of several repositories")
+    for cluster in sorted(folder.glob("v1/c/*")):
+        place, rolls = {"repo": repo, "system": cluster.name}, {}
+        for path in cluster.glob("roll/*.zst"):
+            rolls |= rolled(path.read_bytes(), int(path.name[:16], 16), place)
+        raws = {int(path.stem, 16): path.read_bytes() for path in cluster.glob("ledger/*.json")}
+        need(all(rolls.get(seq, raw) == raw for seq, raw in raws.items()), "roll-up and ledger differ")
+        entries, alarms, due = chain(rolls | raws, place, rings)
+        ends = {seq for seq in rolls if seq % 4096 == 4095}
+        need(ends <= {entry["seq"] for entry in entries}, "nothing vouches for the end of a roll-up")
+        records = [record for entry in entries for record in entry["records"]]
+        print(f"cluster {cluster.name}: {len(entries)} valid entries, head {due['prev']}", *alarms, sep="\n")
+        print(*(spelled(record).decode() for record in records), sep="\n")
+        recorded = {(r["epoch"], r.get("rev", 0)): r["sha256"] for r in records[::-1] if r["kind"] == "epoch"}
+        def key_of(epoch):  # of the highest revision that is stored as recorded
+            for path in sorted(cluster.glob(f"keys/{epoch}.*.json"), reverse=True):
+                at = {"epoch": epoch, "rev": int(path.name[17:21])}
+                if sha(path.read_bytes()) == recorded.get((epoch, at["rev"])):
+                    return epoch_key(path.read_bytes(), place | at, rings, *custodian(*mine))
+            raise ValueError(f"no key object of epoch {epoch} is as recorded")
+        for name, (digest, things) in files(records).items() if out else ():
+            if not name.startswith(only): continue
+            stored = [(folder / thing["key"]).read_bytes() for thing, _ in things]
+            need([sha(raw) for raw in stored] == [thing["stored_sha256"] for thing, _ in things], "damaged")
+            plain = [unsealed(raw, head | place, key_of) for raw, (_, head) in zip(stored, things)]
+            need(blake3.blake3(b"".join(plain)).hexdigest() == digest, f"{name} has another digest")
+            target = pathlib.Path(out, cluster.name, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as file: file.write(b"".join(plain))
 if __name__ == "__main__":
     try: main(*sys.argv[1:])
-    except (ValueError, OSError) as error: sys.exit(f"refused: {error}")
-    except TypeError: sys.exit(__doc__)
+    except Exception as why: sys.exit(f"refused: {why!r}")

@@ -28,7 +28,7 @@ def test_the_package_holds_what_docs_and_vectors_say() -> None:
 
 
 def test_the_names_in_the_repository_are_those_of_the_programs() -> None:
-    names = {"format.md", "reader.py", "seal.py", "trust.py", "shapes.txt", "vectors.zip"}
+    names = {"format.md", "reader.py", "shapes.txt", "vectors.zip"}
     assert set(carried_files()) == names
 
 

@@ -14,7 +14,7 @@ import pytest
 import walarchiver.backup
 from tests.simulation.test_archiver import HISTORY, LABEL
 from tests.simulation.test_backup import MANIFEST, STREAMS, played, take
-from tests.simulation.world import MASTER, SYSTEM, World, name_of, segment_bytes, wal_file
+from tests.simulation.world import SYSTEM, World, name_of, segment_bytes, wal_file
 from walarchiver.format.codec import KNOWN_KINDS
 from walarchiver.format.records import WalRecord
 from walarchiver.storage.directory import DirectoryStore
@@ -22,15 +22,13 @@ from walarchiver.storage.directory import DirectoryStore
 ROOT = Path(__file__).resolve().parents[2]
 READER = ROOT / "docs/reader"
 LABEL_NAME = f"{name_of(1)}.00000028.backup"
-NO_BLAKE3 = "import sys; sys.modules['blake3'] = None; import runpy; sys.argv = sys.argv[1:]; "
 
 
-def run(*words: object, without_blake3: bool = False) -> subprocess.CompletedProcess[str]:
+def run(*words: object) -> subprocess.CompletedProcess[str]:
     """The reader in an interpreter of its own that finds nothing of this repository by itself."""
-    start = ["-c", NO_BLAKE3 + "runpy.run_path(sys.argv[0], run_name='__main__')"] if without_blake3 else []
     texts = [str(word) for word in words]
     return subprocess.run(
-        [sys.executable, "-IB", *start, *texts], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-IB", *texts], capture_output=True, text=True, timeout=120, check=False
     )
 
 
@@ -101,44 +99,38 @@ def test_a_case_that_says_otherwise_is_reported(tmp_path: Path) -> None:
     assert "2 not as they say" in done.stdout
 
 
+def joined(folder: Path, pattern: str) -> bytes:
+    """The parts of one stream of a backup, in the order of their names."""
+    return b"".join(file.read_bytes() for file in sorted(folder.glob(pattern)))
+
+
 @pytest.mark.parametrize("key", ["alice", "bob"])
 def test_each_custodian_alone_lists_and_gets_everything(scene: Scene, tmp_path: Path, key: str) -> None:
     assert len(scene.files("keys/*.json")) > 1
     listed = scene.read(key=key)
     assert listed.returncode == 0, listed.stderr
-    for shown in (
-        f"wal name={name_of(1)} len=1048576",
-        "cluster name=main major=15",
-        f"label name={LABEL_NAME}",
-    ):
+    for shown in (name_of(1), '"kind":"cluster"', LABEL_NAME, f'"backup":"{scene.backup}"'):
         assert shown in listed.stdout
-    assert f"backup backup={scene.backup}" in listed.stdout
     assert "ALARM" not in listed.stdout
     out = tmp_path / "out"
-    names = [name_of(1), name_of(2), LABEL_NAME, "00000002.history", scene.backup]
-    done = scene.read(out, *names, key=key)
+    done = scene.read(out, key=key)
     assert done.returncode == 0, done.stderr
     below = out / SYSTEM
-    assert [(below / name).read_bytes() for name in names[:4]] == [
+    assert [(below / n).read_bytes() for n in (name_of(1), name_of(2), LABEL_NAME, "00000002.history")] == [
         segment_bytes(name_of(1)),
         segment_bytes(name_of(2)),
         LABEL,
         HISTORY,
     ]
     for stream, content in STREAMS.items():
-        assert (below / scene.backup / f"{stream.number}.tar").read_bytes() == content
-    assert (below / scene.backup / "backup_manifest").read_bytes() == MANIFEST
-    assert (below / scene.backup / "config.tar").read_bytes() == b"conf"
-    assert not list(out.rglob("unproven.*"))
+        assert joined(below / scene.backup, f"{stream.number}.tar.*") == content
+    assert joined(below / scene.backup, "*.manifest.*") == MANIFEST
+    assert joined(below / scene.backup, "*.config.*") == b"conf"
 
 
-def test_the_master_key_with_the_root_reads_as_a_custodian_does(scene: Scene, tmp_path: Path) -> None:
-    (tmp_path / "master").write_text(bytes(range(32)).hex() + "\n")
-    assert MASTER.recipient
-    key = f"{tmp_path / 'master'}:{scene.world.new.root}"
-    done = run(READER / "reader.py", scene.folder, key, tmp_path / "out", name_of(1))
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / SYSTEM / name_of(1)).read_bytes() == segment_bytes(name_of(1))
+def test_a_name_opens_only_what_begins_with_it(scene: Scene, tmp_path: Path) -> None:
+    assert scene.read(tmp_path / "out", name_of(2)).returncode == 0
+    assert [path.name for path in (tmp_path / "out" / SYSTEM).iterdir()] == [name_of(2)]
 
 
 def test_a_writer_lists_and_opens_nothing(scene: Scene, tmp_path: Path) -> None:
@@ -147,21 +139,9 @@ def test_a_writer_lists_and_opens_nothing(scene: Scene, tmp_path: Path) -> None:
     assert not (tmp_path / "out" / SYSTEM / name_of(1)).exists()
 
 
-def test_without_blake3_a_note_says_what_was_not_compared(scene: Scene, tmp_path: Path) -> None:
-    words = (READER / "reader.py", scene.folder, scene.keys / "alice.key", tmp_path / "out", name_of(1))
-    done = run(*words, without_blake3=True)
-    assert done.returncode == 0, done.stderr
-    assert "note: without the package blake3" in done.stdout
-    assert "note" not in scene.read().stdout
-
-
 def test_what_is_there_already_is_not_overwritten(scene: Scene, tmp_path: Path) -> None:
     assert scene.read(tmp_path, name_of(1)).returncode == 0
-    assert "is there" in scene.refused(tmp_path, name_of(1))
-
-
-def test_a_name_without_a_record_is_refused(scene: Scene, tmp_path: Path) -> None:
-    assert f"no valid record of {name_of(7)}" in scene.refused(tmp_path / "out", name_of(7))
+    assert "FileExistsError" in scene.refused(tmp_path, name_of(1))
 
 
 def flip(path: Path, at: int = 40) -> None:
@@ -179,7 +159,7 @@ def test_a_tampered_keyring_is_refused(scene: Scene, at: int) -> None:
 def test_another_root_is_refused(scene: Scene) -> None:
     stranger = World()
     (scene.keys / "other.key").write_text(stranger.new.key_files["custodian-alice.key"])
-    assert "root" in scene.refused(key="other")
+    assert "signed by the root" in scene.refused(key="other")
 
 
 @pytest.mark.parametrize("at", [40, -3])
@@ -190,21 +170,22 @@ def test_a_tampered_entry_is_void_and_takes_those_behind_it_along(
     flip(entries[1], at)
     listed = scene.read()
     assert listed.stdout.count("ALARM entry") == len(entries) - 1
-    assert "1 entries verified" in listed.stdout
-    assert "no valid record" in scene.refused(tmp_path / "out", name_of(2))
+    assert "1 valid entries" in listed.stdout
+    scene.read(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_entry_breaks_the_chain(scene: Scene) -> None:
+def test_a_missing_entry_is_an_alarm_and_nothing_behind_it_counts(scene: Scene) -> None:
     scene.files("ledger/*")[1].unlink()
-    assert "the chain is broken: entry 1 is missing before entry 2" in scene.refused()
+    listed = scene.read()
+    assert "ALARM entry 1 is missing" in listed.stdout
+    assert "1 valid entries" in listed.stdout
 
 
 def test_a_strangers_object_behind_the_head_is_reported(scene: Scene) -> None:
     far = scene.files("ledger/*")[0].with_name(f"{900:016x}.json")
     far.write_bytes(b"junk")
-    listed = scene.read()
-    assert listed.returncode == 0
-    assert "ALARM object 900" in listed.stdout
+    assert f"ALARM entry {len(scene.files('ledger/*')) - 1} is missing" in scene.read().stdout
 
 
 @pytest.mark.parametrize("what", ["wal/*/*/*", "base/*/*"])
@@ -213,13 +194,14 @@ def test_a_tampered_object_is_refused_and_nothing_takes_its_name(
 ) -> None:
     flip(scene.files(what)[0], -40)
     name = name_of(1) if what.startswith("wal") else scene.backup
-    assert "is damaged" in scene.refused(tmp_path / "out", name)
-    assert all(file.name.startswith("unproven.") for file in (tmp_path / "out").rglob("*") if file.is_file())
+    assert "damaged" in scene.refused(tmp_path / "out", name)
+    opened = sum(path.is_file() for path in (tmp_path / "out").rglob("*"))
+    assert opened < len(scene.files(what))
 
 
 def test_a_recorded_object_that_is_gone_is_damage(scene: Scene, tmp_path: Path) -> None:
     scene.files("wal/*/*/*")[0].unlink()
-    assert "recorded but not there" in scene.refused(tmp_path / "out", name_of(1))
+    assert "FileNotFoundError" in scene.refused(tmp_path / "out", name_of(1))
 
 
 def test_a_tampered_key_object_is_refused(scene: Scene, tmp_path: Path) -> None:
@@ -230,5 +212,6 @@ def test_a_tampered_key_object_is_refused(scene: Scene, tmp_path: Path) -> None:
 
 def test_the_shapes_name_every_kind_of_record() -> None:
     lines = (READER / "shapes.txt").read_text("ascii").splitlines()
-    assert {line.split()[0][1:] for line in lines if line.startswith(".")} == KNOWN_KINDS
+    named = {line.split()[0].removeprefix("record.") for line in lines if line.startswith("record.")}
+    assert named - {"other"} == KNOWN_KINDS
     assert WalRecord.kind in KNOWN_KINDS

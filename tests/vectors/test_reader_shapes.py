@@ -15,7 +15,7 @@ from tests.format.test_chain import EXAMPLES
 from walarchiver.errors import MalformedObject
 from walarchiver.format.codec import record_from_json, record_to_json
 
-TRUST = Path(__file__).resolve().parents[2] / "docs/reader/trust.py"
+READER = Path(__file__).resolve().parents[2] / "docs/reader/reader.py"
 VALUES: tuple[object, ...] = (
     *(None, True, -1, 0, 1, 2**53 - 1, "", "x", "0/0", "0/3000148", "00/1", "0/ffff", "100000000/0"),
     *("a" * 64, "A" * 64, "1", "0", "01", str(2**64), str(2**64 - 1), [], {}, ["x"], [{}]),
@@ -26,8 +26,8 @@ VALUES: tuple[object, ...] = (
 
 
 @pytest.fixture(scope="module")
-def trust() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("stand_alone_trust", TRUST)
+def reader() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("stand_alone_reader", READER)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -75,13 +75,13 @@ def takes(read: Callable[[], object], refusal: type[Exception]) -> bool:
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
-def test_both_take_and_refuse_the_same_records(trust: ModuleType, kind: str) -> None:
+def test_both_take_and_refuse_the_same_records(reader: ModuleType, kind: str) -> None:
     record: Any = record_to_json(EXAMPLES[kind])
-    trust.shaped(record, "record")
+    reader.parsed(reader.spelled(record), "record")
     seen = set()
     for what, changed in changes(record):
         ours = takes(lambda changed=changed: record_from_json(changed), MalformedObject)
-        theirs = takes(lambda changed=changed: trust.shaped(changed, "record"), ValueError)
+        theirs = takes(lambda changed=changed: reader.parsed(reader.spelled(changed), "record"), ValueError)
         assert ours == theirs, f"{kind}: {what}: the program says {ours}, the reader {theirs}"
         seen.add(ours)
     assert seen == {True, False}
