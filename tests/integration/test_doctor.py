@@ -55,7 +55,16 @@ def test_a_sound_host_has_no_failure_and_every_part_is_looked_at(scenes: Scenes)
     assert "fail" not in {one["level"] for one in told.json["findings"]}, told.stdout
     for name in (
         *("database", "archiver", "role", "settings", "clock", "hook", "daemon", "data directory"),
-        *("disk state", "disk pg_wal", "backlog", "state", "main read", "main list", "main create once"),
+        *(
+            "disk state",
+            "disk pg_wal",
+            "backlog",
+            "wal scan",
+            "state",
+            "main read",
+            "main list",
+            "main create once",
+        ),
         *("main ledger", "main root", "main writer", "main identity", "main signing_key file"),
     ):
         assert levels(told, name), f"{name} was not looked at"

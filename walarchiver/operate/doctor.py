@@ -17,7 +17,12 @@ from walarchiver.core.moment import format_rfc3339
 from walarchiver.errors import Untrusted
 from walarchiver.operate.archivesettings import archive_settings
 from walarchiver.operate.daemon import ask_server
-from walarchiver.operate.doctorhost import data_directory_findings, disk_findings, state_findings
+from walarchiver.operate.doctorhost import (
+    data_directory_findings,
+    disk_findings,
+    scan_finding,
+    state_findings,
+)
 from walarchiver.operate.doctorkeys import key_findings
 from walarchiver.operate.findings import Finding, fail, looked_at, ok, warn
 from walarchiver.operate.hooktrial import try_hook
@@ -148,6 +153,7 @@ class _Doctor:
         server = self._examination.server
         size = 16 << 20 if server is None else int(server.settings.get("wal_segment_size", 16 << 20))
         yield from disk_findings(self._host.settings.server.state, self._section.data_directory, size)
+        yield scan_finding(size)
 
     # --- repositories ------------------------------------------------------------------------------
 
