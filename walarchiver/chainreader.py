@@ -20,7 +20,7 @@ from typing import Protocol
 
 from walarchiver.catalog import Catalog
 from walarchiver.core.objectname import ROLL_ENTRIES
-from walarchiver.entrystore import EntryStore, holds_anything
+from walarchiver.entrystore import Content, EntryStore, holds_anything
 from walarchiver.errors import LedgerBroken, ObjectMissing, Untrusted
 from walarchiver.format.chain import Accepted, ChainState, Void, accept, is_from_member, void
 from walarchiver.format.entry import parse_entry
@@ -161,19 +161,19 @@ class ChainReader:
         state = self.state()
         begun = state.next_seq
         unseen = begun - 1 if begun and not state.voids else None
-        for seq, versions in self.entries.listed(max(begun - 1, 0)):
-            if seq < begun:
-                if holds_anything(versions):
-                    self._check_rolled(seq, versions)
-                    unseen = None
-            elif state.next_seq == until:
-                break
-            elif seq == state.next_seq:
-                state = self._take(state, seq, versions)
-            elif not self._is_stray(seq, versions):
-                if self._is_there(state.next_seq):
-                    return False
-                raise self._missing(state.next_seq, seq)
+        reading = self.entries.read(max(begun - 1, 0), fetched=begun, until=until)
+        with contextlib.closing(reading):
+            for seq, versions, contents in reading:
+                if seq < begun:
+                    if holds_anything(versions):
+                        self._check_rolled(seq, versions)
+                        unseen = None
+                elif seq == state.next_seq:
+                    state = self._take(state, seq, contents())
+                elif not self._is_stray(seq, versions):
+                    if self._is_there(state.next_seq):
+                        return False
+                    raise self._missing(state.next_seq, seq)
         if unseen is not None and not self._pruned(unseen):
             raise LedgerBroken(
                 f"entry {unseen} of system {self._system}, read earlier, is no longer in {self._store.url}",
@@ -220,8 +220,7 @@ class ChainReader:
                 self.catalog.clear()
         self._anchored = True
 
-    def _take(self, state: ChainState, seq: int, versions: Sequence[StoredVersion]) -> ChainState:
-        contents = self.entries.distinct(versions)
+    def _take(self, state: ChainState, seq: int, contents: Sequence[Content]) -> ChainState:
         if not contents:
             raise ObjectMissing(f"entry {seq} of system {self._system} is listed but has no readable version")
         verdicts = [

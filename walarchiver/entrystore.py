@@ -8,8 +8,12 @@ Rules:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import itertools
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from walarchiver.core.objectname import ledger_key, ledger_prefix, parse_ledger_key
 from walarchiver.errors import ObjectDamaged
@@ -18,6 +22,12 @@ from walarchiver.ports import ObjectStore, StoredVersion
 
 _PIECE_BYTES = 8 << 20
 """How much of an object too long to be an entry is held at a time."""
+_FEW = 5
+"""Fewer names than this are fetched one by one, without threads."""
+_AT_ONCE = 8
+_AHEAD = 32
+_AHEAD_BYTES = 64 << 20
+"""Bounds of what is fetched ahead: threads, names, bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,10 @@ class Content:
 
     sha256: str
     body: bytes | None
+
+
+Entries = tuple[int, list[StoredVersion], Callable[[], list[Content]]]
+"""A number, the versions of its name, and what gives (or fetches) their distinct contents."""
 
 
 class EntryStore:
@@ -45,6 +59,32 @@ class EntryStore:
                 found = []
             found.append(version)
         yield from _numbered(found)
+
+    def read(self, first: int, *, fetched: int, until: int | None) -> Generator[Entries, None, None]:
+        """As `listed`, from `first` to before `until`, with what stands there from `fetched` on.
+
+        Where much is listed it is fetched ahead, several names at once: a cold catalog reads thousands.
+        Close it when it is not read to its end.
+        """
+        listing = itertools.takewhile(lambda one: until is None or one[0] < until, self.listed(first))
+        few = list(itertools.islice(listing, _FEW))
+        if len(few) < _FEW:
+            yield from ((seq, versions, partial(self.distinct, versions)) for seq, versions in few)
+            return
+        ahead: deque[Entries] = deque()
+        held = 0
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="entries") as pool:
+            try:
+                for seq, versions in itertools.chain(few, listing):
+                    while ahead and (len(ahead) == _AHEAD or held + _size(versions) > _AHEAD_BYTES):
+                        held -= _size(ahead[0][1])
+                        yield ahead.popleft()
+                    held += _size(versions)
+                    read = partial(self.distinct, versions)
+                    ahead.append((seq, versions, read if seq < fetched else pool.submit(read).result))
+                yield from ahead
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def at(self, seq: int) -> list[Content]:
         """The distinct contents of a number's name, the oldest first."""
@@ -80,6 +120,11 @@ def _numbered(versions: list[StoredVersion]) -> Iterator[tuple[int, list[StoredV
     name = parse_ledger_key(versions[0].key) if versions else None
     if name is not None:
         yield name.seq, versions
+
+
+def _size(versions: Sequence[StoredVersion]) -> int:
+    """The most that is held of a name."""
+    return sum(min(version.size, ENTRY_BYTES_MAX) for version in versions)
 
 
 def holds_anything(versions: Sequence[StoredVersion]) -> bool:

@@ -103,15 +103,15 @@ def cold(world: World) -> Process:
 
 def test_a_cold_catalog_takes_a_get_for_each_block_and_for_each_entry_behind() -> None:
     world = World()
-    writer = grown(world, 1253, block=256)
-    assert RollupWriter(writer.ledger).write_missing() == 4
-    reader = process(world, write=False, block=256)
+    writer = grown(world, 340, block=64)
+    assert RollupWriter(writer.ledger).write_missing() == 5
+    reader = process(world, write=False, block=64)
     world.store.events.clear()
     reader.ledger.refresh()
-    tail = 1253 - 4 * 256
+    tail = 340 - 5 * 64
     assert asked(world) == {
         "list_versions roll": 1,
-        "get roll": 4,
+        "get roll": 5,
         "list_versions ledger": 1,
         "get ledger": tail + 1,  # and the last entry of the last block, to compare
     }
