@@ -59,7 +59,7 @@ class Host:
     """How long a store is asked again."""
     say: Callable[[str], None] = lambda _line: None
     """Gets lines for a person who waits."""
-    warn: Callable[[str], None] = log.warning
+    warn: Callable[[str], None] = lambda line: log.warning("degraded", message=line)
     """Gets what somebody should know although the work goes on."""
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.kit.chance import SeededRandom, SteppingClock
 from walarchiver.errors import KeyTaken, StoreUnavailable
+from walarchiver.storage import retry
 from walarchiver.storage.retry import Retrier, RetryPolicy
 
 POLICY = RetryPolicy(budget_s=60.0, first_pause_s=0.1, longest_pause_s=5.0)
@@ -128,3 +130,26 @@ def test_who_waits_is_told_after_two_seconds_and_not_at_every_try() -> None:
     assert all(later - earlier >= 5 for earlier, later in pairwise(times))
     assert len(times) >= 8
     assert said[0][1] == "503 on try 5; asking again, for up to 60 s"
+
+
+def test_a_store_that_takes_the_question_and_says_nothing_is_told_of_while_it_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retry, "NOTICE_AFTER_S", 0.0)
+    clock = SteppingClock()
+    told = threading.Event()
+    said: list[str] = []
+
+    def notice(line: str) -> None:
+        said.append(line)
+        told.set()
+
+    def silent() -> bool:
+        return told.wait(30)
+
+    retrier = Retrier(replace(POLICY, first_budget_s=15.0), clock, AlwaysLongest(), clock.wait, notice)
+    assert retrier.run("read REPO", silent)
+    assert said == ["read REPO: the store has not answered yet; asking again"]
+    told.clear()
+    assert retrier.run("read more", lambda: not told.is_set())
+    assert len(said) == 1, "one that has answered is left alone"

@@ -28,7 +28,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
-    host = Host.here(context.settings())
+    host = context.host()
     if args.repository is not None:
         host.settings.repository(args.repository)
     archive = open_archive(host, context.cluster, system=args.system, repository_name=args.repository)

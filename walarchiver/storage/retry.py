@@ -10,12 +10,15 @@ Rules:
 - A store that has not answered once yet may get a smaller budget: a person waits, and a wrong address
   or a stopped store does not pass. Once it has answered, an outage is worth the whole budget.
 - Who waits is told: after `NOTICE_AFTER_S` of asking in vain, and then at most every `NOTICE_EVERY_S`,
-  however many calls ask at once.
+  however many calls ask at once. A store that takes the question and says nothing is told of too, until
+  it has answered once: later a long silence may be a long answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -68,9 +71,14 @@ class Retrier:
         self._notice = notice
         self._answered = policy.first_budget_s is None
         self._noticed_s: float | None = None
+        self._lock = threading.Lock()
 
     def run(self, what: str, step: Callable[[], Answer]) -> Answer:
         """What `step` returns. Raises StoreUnavailable, with the last failure, once the budget is used up."""
+        with self._waited_for(what):
+            return self._run(what, step)
+
+    def _run(self, what: str, step: Callable[[], Answer]) -> Answer:
         began = self._clock.monotonic_s()
         failures = 0
         while True:
@@ -91,7 +99,7 @@ class Retrier:
                 tries = "1 try" if failures == 1 else f"{failures} tries"
                 raise StoreUnavailable(f"{last.message} (gave up after {tries} in {used_s:.1f} s)") from last
             if used_s + pause_s >= NOTICE_AFTER_S:
-                self._tell(last)
+                self._tell(f"{last.message}; asking again, for up to {self._budget_s():.0f} s")
             if self._wait(pause_s):
                 raise StoreUnavailable(f"{what}: the store was closed while asking again") from last
 
@@ -99,8 +107,25 @@ class Retrier:
         first_s = self._policy.first_budget_s
         return self._policy.budget_s if self._answered or first_s is None else first_s
 
-    def _tell(self, last: StoreUnavailable) -> None:
-        now_s = self._clock.monotonic_s()
-        if self._noticed_s is None or now_s - self._noticed_s >= NOTICE_EVERY_S:
+    @contextlib.contextmanager
+    def _waited_for(self, what: str) -> Iterator[None]:
+        if self._answered:
+            yield
+            return
+        timer = threading.Timer(
+            NOTICE_AFTER_S, self._tell, (f"{what}: the store has not answered yet; asking again",)
+        )
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _tell(self, line: str) -> None:
+        with self._lock:
+            now_s = self._clock.monotonic_s()
+            if self._noticed_s is not None and now_s - self._noticed_s < NOTICE_EVERY_S:
+                return
             self._noticed_s = now_s
-            self._notice(f"{last.message}; asking again, for up to {self._budget_s():.0f} s")
+        self._notice(line)
