@@ -27,11 +27,11 @@ from walarchiver.errors import UsageError
 HORIZON_TIMEOUT_S = 5.0
 
 
-def add_question(parser: argparse.ArgumentParser) -> None:
+def add_question(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """The options that say which moment is meant."""
     parser.add_argument(
         "--at",
-        required=True,
+        required=required,
         metavar="WHEN",
         help="2026-11-22T14:32:06Z, '2026-11-22 14:32:06 Europe/Berlin', '10 minutes ago', latest, "
         "lsn:0/3000148, xid:739, before-xid:739, name:before_migration",

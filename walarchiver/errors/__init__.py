@@ -97,6 +97,13 @@ from walarchiver.errors.refusing import (
     WriterRevoked,
     WrongCluster,
 )
+from walarchiver.errors.rescuing import (
+    RescueFailed,
+    SchemaTaken,
+    StatementFailed,
+    ThrowawayFailed,
+    UnknownTable,
+)
 
 __all__ = [
     "BackupFailed",
@@ -135,7 +142,9 @@ __all__ = [
     "ProvenAbsent",
     "Refused",
     "RepositoryExists",
+    "RescueFailed",
     "RestoreFailed",
+    "SchemaTaken",
     "SegmentChanged",
     "SegmentConflict",
     "ServerInRecovery",
@@ -144,12 +153,14 @@ __all__ = [
     "SeveralTargets",
     "ShuttingDown",
     "SocketUnusable",
+    "StatementFailed",
     "StoreDenied",
     "StoreMisbehaves",
     "StoreUnavailable",
     "TargetDirectoryInUse",
     "TargetDiskFull",
     "TargetInGap",
+    "ThrowawayFailed",
     "TimeAmbiguous",
     "TimeInFuture",
     "TimeNotUnderstood",
@@ -158,6 +169,7 @@ __all__ = [
     "Transient",
     "UnknownCluster",
     "UnknownCode",
+    "UnknownTable",
     "UnknownTarget",
     "Untrusted",
     "UsageError",
