@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.simulation.changes import change, new_key, rotate_all
 from tests.simulation.world import SYSTEM, World, name_of, wal_file
+from walarchiver import archiver
 from walarchiver.assembly import Archive
 from walarchiver.core.objectname import epoch_key_name
 from walarchiver.keys.keyfile import KeyRole
@@ -53,10 +56,14 @@ def test_what_no_key_here_opens_is_compared_by_hash_and_counted(tmp_path: Path) 
     assert verified(world, tmp_path, world.identity()).unopened == []
 
 
-def test_damage_in_what_does_not_open_is_found_all_the_same(tmp_path: Path) -> None:
+def test_damage_in_what_does_not_open_is_found_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a part behind the one whose key is missing."""
+    monkeypatch.setattr(archiver, "PART_BYTES", 512 << 10)
     world = World()
     carol = two_epochs(world, tmp_path)
-    (body,) = world.keys(name_of(1))
+    (body,) = [key for key in world.keys(name_of(1)) if key.endswith(".0001")]
     content = world.memory.get(body, bytes_max=1 << 24)
     assert content is not None
     world.replace(body, content[:-1] + bytes([content[-1] ^ 1]))
