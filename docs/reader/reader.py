@@ -147,29 +147,36 @@ def files(records):  # section 5: {name: (digest, [(object, header)])} of files 
 def main(folder, key, out=None, only=""):
     folder, (repo, root, *mine) = pathlib.Path(folder), key_file(pathlib.Path(key).read_text())
     mark = parsed((folder / "v1/REPO").read_bytes().removesuffix(b"\n"), "mark")
-    rings = keyrings(root, [path.read_bytes() for path in sorted(folder.glob("v1/keyring/*.json"))])
+    rings = keyrings(root, [path.read_bytes() for path in sorted(folder.glob("v1/keyring/????.json"))])
     need(repo == rings[1]["repo"] == mark["repo"], "key file, keyrings and mark are of several repositories")
-    for cluster in sorted(folder.glob("v1/c/*")):
+    for cluster in sorted(folder.glob("v1/c/[1-9]*")):
         place, rolls = {"repo": repo, "system": cluster.name}, {}
-        for path in cluster.glob("roll/*.zst"):
+        for path in cluster.glob("roll/" + 16 * "[0-9a-f]" + "-*.zst"):
             rolls |= rolled(path.read_bytes(), int(path.name[:16], 16), place)
-        raws = {int(path.stem, 16): path.read_bytes() for path in cluster.glob("ledger/*.json")}
+        names = cluster.glob("ledger/" + 16 * "[0-9a-f]" + ".json")
+        raws = {int(path.stem, 16): path.read_bytes() for path in names}
         need(all(rolls.get(seq, raw) == raw for seq, raw in raws.items()), "roll-up and ledger differ")
         entries, alarms, due = chain(rolls | raws, place, rings)
         ends = {seq for seq in rolls if seq % 4096 == 4095}
         need(ends <= {entry["seq"] for entry in entries}, "nothing vouches for the end of a roll-up")
         records = [record for entry in entries for record in entry["records"]]
+        for b in (record for record in records if record["kind"] == "backup"):
+            closed = [r for r in records if r["kind"] == "part" and r["backup"] == b["backup"]]
+            parts = [part for record in closed for part in record["parts"]]
+            whole = (len(parts), sha(spelled(sorted(parts, key=lambda part: part["n"]))))
+            if whole != (b["parts"], b["parts_sha256"]): alarms.append(f"ALARM {b['backup']} lacks parts")
         print(f"cluster {cluster.name}: {len(entries)} valid entries, head {due['prev']}", *alarms, sep="\n")
         print(*(spelled(record).decode() for record in records), sep="\n")
         recorded = {(r["epoch"], r.get("rev", 0)): r["sha256"] for r in records[::-1] if r["kind"] == "epoch"}
         def key_of(epoch):  # of the highest revision that is stored as recorded
-            for path in sorted(cluster.glob(f"keys/{epoch}.*.json"), reverse=True):
+            for path in sorted(cluster.glob(f"keys/{epoch}.{4 * '[0-9]'}.json"), reverse=True):
                 at = {"epoch": epoch, "rev": int(path.name[17:21])}
                 if sha(path.read_bytes()) == recorded.get((epoch, at["rev"])):
                     return epoch_key(path.read_bytes(), place | at, rings, *custodian(*mine))
             raise ValueError(f"no key object of epoch {epoch} is as recorded")
         for name, (digest, things) in files(records).items() if out else ():
             if not name.startswith(only): continue
+            need(re.fullmatch(r"[0-9A-Za-z-]+(\.[0-9A-Za-z]+)*(/[0-9a-z.]+)?", name), f"{name!r} is no name")
             stored = [(folder / thing["key"]).read_bytes() for thing, _ in things]
             need([sha(raw) for raw in stored] == [thing["stored_sha256"] for thing, _ in things], "damaged")
             plain = [unsealed(raw, head | place, key_of) for raw, (_, head) in zip(stored, things)]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.chance import SteppingClock
+from tests.simulation.changes import chain_records
 from tests.simulation.test_superseding import replace as supersede
 from tests.simulation.world import SYSTEM, World, name_of, segment_bytes, wal_file
 from tests.vectors.test_reader import READER, run
@@ -17,10 +18,13 @@ from walarchiver.core.objectname import ROLL_ENTRIES, roll_key
 from walarchiver.format.chain import ChainState, accept, build_entry
 from walarchiver.format.epoch import Stanza, parse_epoch_object, sign_epoch_object
 from walarchiver.format.keyring import verify_keyrings
-from walarchiver.format.records import EpochRecord, GapRecord
+from walarchiver.format.records import EpochRecord, GapRecord, WalRecord
 from walarchiver.format.rollup import encode_rollup
+from walarchiver.format.seal import plain_digest
 from walarchiver.ledger import fact
 from walarchiver.storage.directory import DirectoryStore
+
+LINES_MAX = 189
 
 
 @pytest.fixture
@@ -84,6 +88,25 @@ def grown(world: World, entries: int) -> list[bytes]:
         raws.append(raw)
         state = accept(state, len(raws) - 1, raw, ring).state
     return raws
+
+
+def test_a_name_that_leads_elsewhere_is_refused(world: World, tmp_path: Path) -> None:
+    process = world.began()
+    process.archive(wal_file(tmp_path, name_of(1)))
+    (good,) = [record for record in chain_records(world) if isinstance(record, WalRecord)]
+    bad = replace(good, name="../escaped", objects=(), len=0, digest=plain_digest([]))
+    assert world.process().ledger.commit([fact("bad", bad)]) == [None]
+    done = run(READER / "reader.py", tmp_path / "repository", tmp_path / "alice.key", tmp_path / "out")
+    assert "is no name" in done.stderr
+    assert not list(tmp_path.rglob("escaped*"))
+
+
+def test_the_reader_is_one_file_of_plain_lines() -> None:
+    lines = (READER / "reader.py").read_text("ascii").splitlines()
+    assert sorted(path.name for path in READER.iterdir() if path.is_file()) == ["reader.py", "shapes.txt"]
+    assert max(map(len, lines)) <= 110
+    assert not [line for line in lines[7:] if "; " in line or "exec(" in line]
+    assert len(lines) <= LINES_MAX
 
 
 @pytest.mark.parametrize("damage", ["", "one entry is another", "last is void"])
