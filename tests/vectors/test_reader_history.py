@@ -105,7 +105,8 @@ def test_the_reader_is_one_file_of_plain_lines() -> None:
     lines = (READER / "reader.py").read_text("ascii").splitlines()
     assert sorted(path.name for path in READER.iterdir() if path.is_file()) == ["reader.py", "shapes.txt"]
     assert max(map(len, lines)) <= 110
-    assert not [line for line in lines[7:] if "; " in line or "exec(" in line]
+    code = [line.partition("  # ")[0] for line in lines[7:]]
+    assert not [line for line in code if "; " in line or "exec(" in line]
     assert len(lines) <= LINES_MAX
 
 
