@@ -12,7 +12,7 @@ import pytest
 
 from tests.core.evidence import EVENT_WORDS, PAGE, SIZE, TIME, Evidence, Line, gather
 from tests.core.twins import scanned_alike
-from tests.kit.postgres import open_folder
+from tests.kit.postgres import open_folder, seldom
 from walarchiver.core.commits import scan_segment
 from walarchiver.core.lsn import Lsn, format_lsn, parse_lsn
 from walarchiver.core.moment import format_postgres
@@ -23,7 +23,7 @@ from walarchiver.core.walreader import CrcPolicy, Walk
 from walarchiver.core.walrecord import RMGR_NAMES, WalRecord
 
 
-@pytest.fixture(scope="module", params=(14, 15, 16, 17, 18), ids=lambda major: f"pg{major}")
+@pytest.fixture(scope="module", params=(14, 15, *seldom(16), 17, 18), ids=lambda major: f"pg{major}")
 def evidence(request: pytest.FixtureRequest) -> Iterator[Evidence]:
     folder = open_folder("wa-wal-")
     try:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.gaps import lose_segment
 from tests.integration.scene import Json, Scene, Scenes, Told
+from tests.kit.postgres import seldom
 
 
 def finding(told: Told, name: str) -> Json:
@@ -33,6 +34,7 @@ def check(scene: Scene, *words: str, config: Path | None = None) -> Told:
 
 
 @pytest.mark.usefixtures("major")
+@pytest.mark.parametrize("major", [18, *seldom(15)], indirect=True)
 def test_a_segment_forced_by_check_is_durable_and_opens_with_its_digest(scenes: Scenes) -> None:
     scene = scenes.make(archive_timeout_s=60)
     scene.json("backup")

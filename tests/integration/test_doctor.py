@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.scene import Json, Scene, Scenes, Told
+from tests.kit.postgres import seldom
 from tests.kit.s3 import S3Server
 from walarchiver.errors import UsageError
 from walarchiver.keys.keyfile import read_key_file
@@ -44,6 +45,7 @@ def unpacked(path: Path) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("major")
+@pytest.mark.parametrize("major", [18, *seldom(15)], indirect=True)
 def test_a_sound_host_has_no_failure_and_every_part_is_looked_at(scenes: Scenes) -> None:
     durable = {"fsync": "on", "full_page_writes": "on"}
     scene = scenes.make(archive_timeout_s=60, settings=durable)

@@ -12,7 +12,8 @@ from tests.integration.scene import Scene, Scenes, until
 from walarchiver.core.segment import Segment
 from walarchiver.demo.stage import ask
 
-KILLS = 10
+KILLS = 4
+"""A hundred run at night."""
 KEEP_ALL_WAL = {"wal_keep_size": "2GB"}
 """So that every archived segment stays in pg_wal, to be compared."""
 

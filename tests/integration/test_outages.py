@@ -26,6 +26,13 @@ OUTAGES: dict[str, Fault] = {
     "silence": Hang(),
     "reset": ResetBefore(),
 }
+SEVERAL = pytest.mark.parametrize(
+    "kinds",
+    [
+        pytest.param(("503", "silence"), id="two kinds"),
+        pytest.param(tuple(OUTAGES), id="every kind", marks=pytest.mark.nightly),
+    ],
+)
 
 
 @pytest.fixture
@@ -34,7 +41,10 @@ def proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
         yield proxy
 
 
-def test_segments_arrive_in_order_after_every_kind_of_outage(scenes: Scenes, proxy: FaultProxy) -> None:
+@SEVERAL
+def test_segments_arrive_in_order_after_every_kind_of_outage(
+    scenes: Scenes, proxy: FaultProxy, kinds: tuple[str, ...]
+) -> None:
     scene = scenes.make(
         store="s3",
         endpoint=proxy.endpoint,
@@ -42,7 +52,8 @@ def test_segments_arrive_in_order_after_every_kind_of_outage(scenes: Scenes, pro
         settings={"wal_keep_size": "1GB"},
     )
     first = scene.archive_all()
-    for name, fault in {**OUTAGES, "answer lost": ResetAfter()}.items():
+    outages = {kind: OUTAGES[kind] for kind in kinds}
+    for name, fault in {**outages, "answer lost": ResetAfter()}.items():
         failed, stored = scene.counted("failed_count"), scene.counted("archived_count")
         proxy.inject(fault, times=None)
         held = scene.switch()
@@ -122,11 +133,12 @@ def flip(response: Response) -> Response:
     return Response(response.status, response.headers, body)
 
 
+@SEVERAL
 def test_recovery_stops_at_any_doubt_goes_on_without_it_and_ends_at_the_true_end(
-    recovery: Recovery, proxy: FaultProxy
+    recovery: Recovery, proxy: FaultProxy, kinds: tuple[str, ...]
 ) -> None:
     ask_by_hand(recovery, proxy)
-    doubts: dict[str, Fault] = {**OUTAGES, "a flipped bit": Change(flip)}
+    doubts = {**{kind: OUTAGES[kind] for kind in kinds}, "a flipped bit": Change(flip)}
     for name, fault in doubts.items():
         proxy.inject(fault, times=None, method="GET", path_contains=recovery.last_segment)
         _, reached = recovery.run()
