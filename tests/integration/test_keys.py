@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,49 @@ def test_a_removed_writer_refuses_aloud_and_goes_on_without_a_restart_once_it_is
     until(lambda: not scene.waiting(), "everything archived")
     scene.prove_archived()
     assert scene.json("ledger", "verify", "--cluster", "main")["void"] == []
+
+
+def test_an_admin_replaces_an_archived_file_and_the_first_content_is_refused(scenes: Scenes) -> None:
+    scene = scenes.make(settings={"wal_keep_size": "64MB"})
+    scene.json("backup")
+    name = scene.archive_all()
+    original = scene.cluster.data_dir / "pg_wal" / name
+    content = bytearray(original.read_bytes())
+    content[-1] ^= 1  # behind the switch, where no page says anything
+    other = scene.stage.folder / name
+    other.write_bytes(content)
+    words = ["ledger", "supersede", name, "--file", str(other), "--reason", "a trial"]
+    shown = scene.json(*words)
+    assert (shown["applied"], shown["old"]["bytes"]) == (False, len(content))
+    before = opened_file(scene, name)
+    assert before == original.read_bytes()
+    assert scene.call(*words, "--apply").exit_status == 2, "an admin's key is needed"
+    writer = scene.call(*words, "--apply", "--admin-key", str(scene.stage.keys / "writer.key"))
+    assert writer.exit_status == 2
+    assert opened_file(scene, name) == before
+    admin = ["--admin-key", str(scene.stage.keys / "admin.key")]
+    assert scene.json(*words, "--apply", *admin)["applied"]
+    assert opened_file(scene, name) == bytes(content)
+    pushed = subprocess.run(
+        [str(scene.stage.hook), "--socket", str(scene.stage.socket), "push", str(original)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert pushed.returncode == 1
+    assert "replaced by an administrator (a trial)" in pushed.stderr
+    scene.archive_all()
+    plan = scene.json("plan", "--at", "latest", config=scene.reader())
+    (change,) = plan["superseded"]
+    assert (change["name"], change["new"]) == (name, shown["new"]["digest"])
+
+
+def opened_file(scene: Scene, name: str) -> bytes:
+    archive = scene.open()
+    record = archive.catalog.file(name)
+    assert record is not None
+    return b"".join(archive.repository.plain_file(archive.system, record))
 
 
 # --- nothing secret in the clear -------------------------------------------------------------------
