@@ -22,6 +22,7 @@ from tests.simulation.changes import (
     second_cluster,
 )
 from tests.simulation.world import SYSTEM, Process, World, name_of, wal_file
+from walarchiver.assembly import Archive
 from walarchiver.errors import (
     KeyCannotOpen,
     KeyringChanged,
@@ -38,7 +39,11 @@ from walarchiver.keyringwatch import KeyringWatch
 from walarchiver.keys.change import with_scope
 from walarchiver.keys.init import member_of
 from walarchiver.keys.keyfile import KeyFile, KeyRole
+from walarchiver.keys.rootkey import root_text
 from walarchiver.keys.xwing import XWingIdentity
+from walarchiver.operate.doctorkeys import key_findings
+from walarchiver.operate.findings import Level
+from walarchiver.settings import RepositorySettings
 
 
 def identity_of(key: KeyFile) -> XWingIdentity:
@@ -382,3 +387,24 @@ def test_roles_are_what_a_member_was_added_for() -> None:
     change(world, add=pruner)
     assert world.repository().newest_keyring.has_role(Role.PRUNER, pruner.signer().id, SYSTEM)
     assert not world.repository().newest_keyring.has_role(Role.WRITER, pruner.signer().id, SYSTEM)
+
+
+def test_doctor_tells_of_a_change_that_is_not_in_force_and_of_too_few_custodians() -> None:
+    world = World()
+    process = world.began()
+    section = RepositorySettings(url="file:///nowhere", root=root_text(world.root))
+
+    def levels() -> list[tuple[Level, str]]:
+        reader = world.process(write=False)
+        reader.ledger.refresh()
+        archive = Archive(process.catalog.clusters()[0], reader.repository, reader.ledger)
+        found = key_findings("", section, archive, archiving=False)
+        return [(one.level, one.text) for one in found if one.name == "keyring"]
+
+    assert [level for level, _ in levels()] == [Level.OK]
+    with pytest.raises(Killed):
+        change(world, remove=member(world, "alice"), observe=killing_at(1))
+    told = levels()
+    assert [level for level, _ in told] == [Level.WARN, Level.WARN]
+    assert "keyring 1 is in force" in told[0][1]
+    assert "only 1 custodian (bob)" in told[1][1]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from walarchiver.assembly import Archive, identities_of, root_of, signer_of
 from walarchiver.errors import KeyCannotOpen
-from walarchiver.format.keyring import Role
+from walarchiver.format.keyring import Keyring, Role
+from walarchiver.keys.change import concerns
 from walarchiver.operate.findings import Finding, fail, looked_at, met, ok, warn
 from walarchiver.settings_schema import RepositorySettings
 
@@ -22,6 +23,8 @@ def key_findings(
     """Findings about one repository's keys. `archiving`: this host pushes WAL, so it needs a writer's key."""
     yield from looked_at(f"{prefix}root", lambda: _root(prefix, section))
     yield from looked_at(f"{prefix}writer", lambda: _writer(prefix, section, archive, archiving=archiving))
+    if archive is not None:
+        yield from _keyring(f"{prefix}keyring", archive)
     yield from looked_at(
         f"{prefix}identity", lambda: _identity(prefix, section, archive, archiving=archiving)
     )
@@ -68,6 +71,26 @@ def _writer(
         f"this host's key {signer.id} is no writer of this cluster in keyring {keyring.n}",
         "An administrator adds it to the keyring, or `signing_key` names another repository's key.",
     )
+
+
+def _keyring(name: str, archive: Archive) -> Iterator[Finding]:
+    """Whether the newest keyring is in force on the chain, and what is worrying about it."""
+    newest, in_force = archive.repository.newest_keyring, archive.catalog.keyring_n()
+    if in_force < newest.n:
+        yield warn(
+            name,
+            f"keyring {newest.n} is stored, and keyring {in_force} is in force in this ledger",
+            "Give the command that changed the keyring again: it goes on where it was interrupted.",
+        )
+    for concern in concerns(newest, [archive.system]):
+        yield warn(name, f"keyring {newest.n}: {concern}", "See docs/keys.md.")
+    if in_force >= newest.n and not concerns(newest, [archive.system]):
+        yield ok(name, f"keyring {newest.n} is in force, {_counted(newest, archive.system)}")
+
+
+def _counted(keyring: Keyring, system: str) -> str:
+    custodians, writers = (len(keyring.having(role, system)) for role in (Role.CUSTODIAN, Role.WRITER))
+    return f"with {custodians} custodians and {writers} writer{'' if writers == 1 else 's'}"
 
 
 def _identity(
