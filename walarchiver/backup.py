@@ -205,6 +205,7 @@ def take_backup(
     *,
     facts: BackupFacts,
     outside_configuration: bytes,
+    relations: bytes = b"",
     depositor: Depositor,
     ledger: Ledger,
     clock: Clock,
@@ -241,6 +242,8 @@ def take_backup(
         sink.add_whole("index", index_bytes(BackupIndex(result.streams)))
         if outside_configuration:
             sink.add_whole("config", outside_configuration)
+        if relations:
+            sink.add_whole("facts", relations)
         parts = uploads.finish()
     except BaseException:
         uploads.abandon()

@@ -17,8 +17,10 @@ from walarchiver.cli.context import Context
 from walarchiver.core.lsn import format_lsn
 from walarchiver.errors import ConfigError, WalarchiverError
 from walarchiver.format.records import BackupRecord
+from walarchiver.format.relationmap import relation_map_bytes
 from walarchiver.postgres.outsideconf import read_outside_configuration
 from walarchiver.postgres.probe import ServerFacts, backup_facts, probe_server
+from walarchiver.postgres.relations import read_relations
 
 if TYPE_CHECKING:
     from walarchiver.cli.main import Subparsers
@@ -144,6 +146,7 @@ def _take(
         request,
         facts=backup_facts(server, packages=request.packages),
         outside_configuration=outside.archive if outside.files else b"",
+        relations=relation_map_bytes(read_relations(request.dsn, notice=context.progress)),
         depositor=depositor_of(host, archive, host.settings.repository(repository)),
         ledger=archive.ledger,
         clock=host.clock,

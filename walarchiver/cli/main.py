@@ -58,6 +58,7 @@ COMMANDS = (
     Entry("backup", "take a base backup"),
     Entry("backups", "list the base backups"),
     Entry("timeline", "coverage, gaps, forks and backups on one axis"),
+    Entry("find", "which transactions deleted from, updated, truncated or dropped a table"),
     Entry("plan", "what a moment can be restored from; changes nothing"),
     Entry("restore", "restore a cluster to a moment, into a new directory"),
     Entry("peek", "a throwaway read-only instance at a moment, with psql"),

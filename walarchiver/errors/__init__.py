@@ -54,6 +54,7 @@ from walarchiver.errors.doubting import (
     ProvenAbsent,
     Untrusted,
 )
+from walarchiver.errors.finding import FindInGap, TableNotListed
 from walarchiver.errors.passing import (
     CallerGone,
     CatalogUnavailable,
@@ -119,6 +120,7 @@ __all__ = [
     "DeadlineExceeded",
     "EpochOutdated",
     "FetchInDoubt",
+    "FindInGap",
     "Interrupted",
     "KeyCannotOpen",
     "KeyMissing",
@@ -157,6 +159,7 @@ __all__ = [
     "StoreDenied",
     "StoreMisbehaves",
     "StoreUnavailable",
+    "TableNotListed",
     "TargetDirectoryInUse",
     "TargetDiskFull",
     "TargetInGap",

@@ -1,0 +1,99 @@
+"""Joins what consecutive stretches of WAL tell into whole transactions.
+
+Rules:
+- A transaction counts when its top-level commit does, with the subtransactions that the commit
+  names. A prepared one counts when COMMIT PREPARED comes, however much later and on whichever server.
+- What had not ended when the server stopped never will, unless it is prepared.
+- What began before the first stretch is incomplete: `begin_before` says which, so that earlier WAL is
+  read until nothing is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from walarchiver.core.lsn import Lsn
+from walarchiver.core.moment import CommitTime
+from walarchiver.core.relfile import RelFile
+from walarchiver.core.scan import EventKind
+from walarchiver.core.touch import Ended, Stopped, Touch, Touches
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One top-level transaction with all that its committed parts did; for an aborted one, with all."""
+
+    xid: int
+    lsn: Lsn
+    """Start of the record that ended it."""
+    time: CommitTime
+    committed: bool
+    touch: Touch
+    dropped: tuple[RelFile, ...]
+    """In the order of the commit record: the newest drop first."""
+
+
+def precedes(one: int, other: int) -> bool:
+    """Whether 32-bit id `one` was given out before `other` (transam.c, TransactionIdPrecedes)."""
+    return (one - other) & 0xFFFFFFFF >= 0x80000000
+
+
+@dataclass(slots=True)
+class Joiner:
+    """Takes the stretches of one path in WAL order; gives the transactions that end in each."""
+
+    open: dict[int, Touch] = field(default_factory=dict)
+    """What transactions did that have not ended yet."""
+    prepared: set[int] = field(default_factory=set)
+
+    def add(self, stretch: Touches) -> Iterator[Transaction]:
+        """Every transaction that ends in `stretch` and did anything of interest, in WAL order."""
+        for xid, touch in stretch.touches.items():
+            if xid in self.open:
+                self.open[xid].add(touch)
+            else:
+                self.open[xid] = touch
+        ends = [*stretch.ends, *stretch.bare.of(set(self.open))]
+        for end in sorted(ends, key=lambda one: one.lsn):
+            if isinstance(end, Stopped):
+                self._stop(end.lsn)
+            elif end.kind is EventKind.PREPARE:
+                self.prepared.update((end.xid, *end.subxids))
+            else:
+                whole = self._end(end)
+                if whole is not None:
+                    yield whole
+
+    def _end(self, end: Ended) -> Transaction | None:
+        touch = Touch()
+        for xid in (end.xid, *end.subxids):
+            self.prepared.discard(xid)
+            part = self.open.pop(xid, None)
+            if part is not None:
+                touch.add(part)
+        if not touch.last and not (end.dropped and end.kind.is_commit):
+            return None
+        touch.created.sort(key=lambda step: step.lsn)
+        touch.steps.sort(key=lambda step: step.lsn)
+        dropped = end.dropped if end.kind.is_commit else ()
+        return Transaction(end.xid, end.lsn, end.time, end.kind.is_commit, touch, dropped)
+
+    def _stop(self, lsn: Lsn) -> None:
+        """A server's start or end: drop what can never commit."""
+        for xid, touch in list(self.open.items()):
+            if touch.last < lsn and xid not in self.prepared:
+                del self.open[xid]
+
+
+def begin_before(stretch: Touches, next_xid: int) -> int | None:
+    """The oldest id that may have begun before a stretch at whose start `next_xid` was the next one.
+
+    None when nothing that ended in the stretch is that old.
+    """
+    oldest: int | None = None
+    named = [xid for end in stretch.ends if isinstance(end, Ended) for xid in (end.xid, *end.subxids)]
+    for xid in (*named, *stretch.bare.xids):
+        if xid >= 3 and precedes(xid, next_xid) and (oldest is None or precedes(xid, oldest)):
+            oldest = xid
+    return oldest
