@@ -97,7 +97,10 @@ def test_every_promise_is_broken_at_least_once() -> None:
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: f"{one.promise}: {one.breaks}")
 def test_a_mutation_fits_the_source_and_its_tests_exist(mutation: Mutation) -> None:
-    assert (ROOT / mutation.file).read_text().count(mutation.old) == 1
+    found = (ROOT / mutation.file).read_text().count(mutation.old)
+    assert found == 1, (
+        f"fit tests/mutations/table.py to {mutation.file}: {mutation.old!r} is there {found} times"
+    )
     assert mutation.old != mutation.new
     assert mutation.tests
     assert [node for node in mutation.tests if not exists(node)] == []
