@@ -247,9 +247,9 @@ def _no_server(socket: str, error: OSError) -> str:
 
 def _exchange(call: Call, deadline: Deadline) -> tuple[int, bytes, bytes]:
     """The answer's HTTP status, its Walarchiver-Exit header, and its body."""
+    unsent = memoryview(call.request())  # before anybody is called: it may be refused
     connection = _connect(call, deadline)
     try:
-        unsent = memoryview(call.request())
         while unsent:
             connection.settimeout(deadline.next_wait_s())
             try:
