@@ -88,22 +88,27 @@ def find_tables(
     """
     databases = (database,) if database is not None else open_databases(made.dsn("postgres"))
     having: dict[str, tuple[TableName, ...]] = {}
-    refusals: list[UnknownTable] = []
+    several: list[UnknownTable] = []
     known: dict[str, tuple[TableName, ...]] = {}
     for each in databases:
         with reading(made.dsn(each)) as connection:
             known[each] = table_names(connection)
+        if not all(matching(name, known[each]) for name in names):
+            continue
         try:
             having[each] = tuple(choose(name, known[each]) for name in names)
         except UnknownTable as refusal:
-            refusals.append(refusal)
+            several.append(refusal)
+    if several:
+        raise several[0]
     if not having:
-        if len(databases) == 1:
-            raise refusals[0]
-        missing = ", ".join(name.sql for name in names)
-        everything = tuple(dict.fromkeys(name for several in known.values() for name in several))
+        everything = tuple(dict.fromkeys(name for there in known.values() for name in there))
+        missing = next((name for name in names if not matching(name, everything)), names[0])
+        together = "" if not matching(missing, everything) else " beside the other tables"
+        where_not = f"database {database}" if database is not None else "no database"
+        verb = "had no" if database is not None else "had"
         raise UnknownTable(
-            f"no database of the cluster had {missing} at that moment{nearest(names[0], everything)}"
+            f"{where_not} {verb} table {missing.sql}{together} at that moment{nearest(missing, everything)}"
         )
     if len(having) > 1:
         raise UnknownTable(
@@ -119,16 +124,20 @@ def find_tables(
 
 
 def choose(name: TableName, known: Sequence[TableName]) -> TableName:
-    """The one table that is meant. Raises UnknownTable."""
-    matches = [each for each in known if each.name == name.name and name.schema in (None, each.schema)]
+    """The one of several known tables that is meant. Raises UnknownTable when the name fits more than one."""
+    matches = matching(name, known)
     if len(matches) == 1:
         return matches[0]
-    if not matches:
-        raise UnknownTable(f"there was no table {name.sql} at that moment{nearest(name, known)}")
+    assert matches, name
     raise UnknownTable(
         f"several tables are called {name.name!r}: {', '.join(match.sql for match in matches)}",
         hint="Write the one you mean with its schema.",
     )
+
+
+def matching(name: TableName, known: Sequence[TableName]) -> list[TableName]:
+    """The tables that the name fits."""
+    return [each for each in known if each.name == name.name and name.schema in (None, each.schema)]
 
 
 def nearest(name: TableName, known: Sequence[TableName]) -> str:
