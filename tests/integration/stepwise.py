@@ -1,0 +1,100 @@
+"""Real recoveries to many targets, one after the other, in one data directory.
+
+A server that has stopped at a recovery target can go on to a later one (not to an earlier one), so a base
+backup is laid out once, and each next target costs a restart and the WAL between. Every state is read
+while recovery is paused: nothing is promoted.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from restore.core.model import Decision
+from restore.plainfile import write_plain
+from tests.integration.moments import History
+from tests.integration.oracle import State, read_state
+from tests.integration.scene import until
+from walarchiver.assembly import Archive
+from walarchiver.core.lsn import format_lsn
+from walarchiver.embedded.postgres import EmbeddedCluster, quoted
+from walarchiver.postgres.process import StopMode
+
+PAUSED = "SELECT pg_is_in_recovery() AND pg_get_wal_replay_pause_state() = 'paused'"
+REPLAYED = "SELECT pg_last_wal_replay_lsn()"
+
+
+@dataclass
+class Recovered:
+    """What is there at a stop."""
+
+    state: State
+    replayed: str
+    """End of the last replayed record."""
+
+
+@dataclass
+class Stepwise:
+    """A base backup of a history, and all its WAL in a folder."""
+
+    cluster: EmbeddedCluster
+    wal: Path
+
+    def go_on_to(self, decision: Decision) -> Recovered:
+        """Recover on, from where it stands, to the stop of a decision; what is there."""
+        stop = decision.stop
+        assert stop is not None
+        assert decision.limits is not None
+        settings = {
+            "restore_command": f'cp "{self.wal}/%f" "%p"',
+            "recovery_target_lsn": format_lsn(stop.lsn),
+            "recovery_target_inclusive": "on" if stop.inclusive else "off",
+            "recovery_target_timeline": str(decision.path.timeline),
+            "recovery_target_action": "pause",
+            "hot_standby": "on",
+            "archive_mode": "off",
+            **{name: str(value) for name, value in asdict(decision.limits).items()},
+        }
+        lines = "".join(f"{name} = {quoted(value)}\n" for name, value in settings.items())
+        (self.cluster.data_dir / "postgresql.auto.conf").write_text(lines)
+        self.cluster.start()
+        try:
+            until(lambda: self.cluster.psql(PAUSED) == "t", "recovery paused at its target")
+            return Recovered(read_state(self.cluster.dsn()), self.cluster.psql(REPLAYED))
+        finally:
+            self.cluster.stop(StopMode.FAST)
+
+
+@contextmanager
+def stepwise(history: History, archive: Archive) -> Iterator[Stepwise]:
+    """Lay out the newest base backup and the WAL that history left in its archive."""
+    folder = history.scene.stage.folder / "steps"
+    folder.mkdir()
+    wal = folder / "wal"
+    wal.mkdir()
+    for kind in ("wal", "history"):
+        for name in archive.catalog.names(kind):
+            record = archive.catalog.file(name)
+            assert record is not None
+            with (wal / name).open("wb") as out:
+                write_plain(archive.repository, archive.system, record, out)
+            (wal / name).chmod(0o644)
+    laid = folder / "laid"
+    told = history.scene.call(*history.scene.restore_words("latest", laid), config=history.config)
+    assert told.exit_status == 0, told.stderr
+    cluster = EmbeddedCluster(
+        history.scene.cluster.major, folder / "pg", durable=False, bin_dir=history.scene.cluster.bin_dir
+    )
+    cluster.directory.mkdir()
+    shutil.move(laid, cluster.data_dir)
+    if cluster.run_as is not None:
+        cluster.run_as.take(cluster.data_dir)
+    cluster.create()
+    try:
+        yield Stepwise(cluster, wal)
+    finally:
+        cluster.kill()
+        shutil.rmtree(folder)
