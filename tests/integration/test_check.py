@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.contracts.test_policies import granted
 from tests.integration.gaps import lose_segment
 from tests.integration.scene import Json, Scene, Scenes, Told
 from tests.kit.postgres import seldom
+from tests.kit.s3 import S3Server
 
 
 def finding(told: Told, name: str) -> Json:
@@ -140,3 +142,22 @@ def test_a_socket_that_the_servers_user_cannot_reach_is_noticed(scenes: Scenes) 
     assert hook["level"] == "fail"
     assert "called as nobody" in hook["text"]
     assert finding(told, "daemon")["level"] == "ok"
+
+
+def test_the_rights_of_a_writer_are_enough_for_check(scenes: Scenes, s3_server: S3Server) -> None:
+    scene = scenes.make(store="s3", archive_timeout_s=60)
+    scene.json("backup")
+    scene.restorable()
+    bucket, _, prefix = scene.stage.url.removeprefix("s3://").partition("/")
+    client = s3_server.raw_client()
+    client.put_bucket_policy(Bucket=bucket, Policy=granted("writer", bucket, prefix))
+    config = scene.stage.folder / "writer.toml"
+    stranger = str(s3_server.seaweed.stranger_credentials_file)
+    config.write_text(scene.stage.config.read_text().replace(str(scene.stage.credentials_file), stranger))
+    try:
+        told = check(scene, config=config)
+    finally:
+        client.delete_bucket_policy(Bucket=bucket)
+    assert told.exit_status == 0, told.stdout
+    assert "was not read back" in finding(told, "opened main")["text"]
+    assert finding(told, "durable main")["level"] == "ok"

@@ -75,6 +75,11 @@ class SeaweedServer:
         return self._directory / "reader.toml"
 
     @property
+    def stranger_credentials_file(self) -> Path:
+        """Keys that may do nothing but what a bucket's policy grants to the user `stranger`."""
+        return self._directory / "stranger.toml"
+
+    @property
     def log_path(self) -> Path:
         return self._directory / "weed.log"
 
@@ -142,10 +147,12 @@ class SeaweedServer:
         config = self._directory / "s3.json"
         if config.exists():
             return
-        for name, actions in (
+        roles: tuple[tuple[str, list[str]], ...] = (
             ("admin", ["Admin", "Read", "List", "Write", "Tagging"]),
             ("reader", ["Read", "List"]),
-        ):
+            ("stranger", []),
+        )
+        for name, actions in roles:
             access, secret = self._random.token(10).hex(), self._random.token(20).hex()
             identities.append(
                 {
