@@ -133,7 +133,7 @@ class Service:
         self.folder = folder
 
     async def lane(self, archiver: Archiver) -> ClusterService:
-        lane = Lane("r", None, archiver, archiver._queue, self.samples, None, "w")  # type: ignore[arg-type]
+        lane = Lane("r", None, archiver, archiver._queue, self.samples, None, None, "w")  # type: ignore[arg-type]
         service = ClusterService(
             "main",
             ClusterSettings(repositories=("r",), data_directory=self.folder),
