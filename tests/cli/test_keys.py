@@ -217,7 +217,10 @@ def test_the_root_hands_over_and_old_pins_go_on_to_work(place: Place) -> None:
         ),
         (("root", "{public}", "--root-key", "{root}"), "is of role custodian, and root is needed"),
         (("rotate",), "an admin's key file is needed"),
-        (("rotate", "--admin-key", "{root}", "--identity", "{custodian}"), "is of role root, and admin is needed"),
+        (
+            ("rotate", "--admin-key", "{root}", "--identity", "{custodian}"),
+            "is of role root, and admin is needed",
+        ),
         (("new", "--role", "writer", "--name", "x y", "--out", "{out}"), "cannot name a key"),
         (("new", "--role", "writer", "--name", "x", "--out", "{out}", "--repo", "1"), "go together"),
     ],
