@@ -19,6 +19,7 @@ from pathlib import Path
 
 from walarchiver.catalogentries import EntryRows
 from walarchiver.catalogfile import PROJECTED_TABLES, open_catalog_file, translated
+from walarchiver.chronology import Chronology
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
@@ -48,7 +49,7 @@ from walarchiver.format.records import (
 from walarchiver.format.scans import ScanRecord
 from walarchiver.format.standing import FileRecord as FileRecord
 from walarchiver.format.standing import standings
-from walarchiver.projecting import history_of, parsed_row, record_name, segment_of
+from walarchiver.projecting import history_of, index_scan, origin_of, parsed_row, record_name, segment_of
 
 _SQLITE_INTEGERS = 2**63
 
@@ -138,6 +139,21 @@ class Catalog(EntryRows):
                 self._db.execute("INSERT OR IGNORE INTO horizon VALUES (?,?,?,?)", (time, lsn, timeline, seq))
             case _:
                 pass
+        if isinstance(record, WalRecord | SupersedeRecord | ScanRecord):
+            self._apply_scan(record)
+
+    def _apply_scan(self, record: WalRecord | SupersedeRecord | ScanRecord) -> None:
+        """Have the index hold what is known of that file now."""
+        scans = "SELECT 1 FROM record WHERE kind='scan' AND name=? LIMIT 1"
+        if not isinstance(record, ScanRecord) and not self._rows(scans, record.name):
+            return
+        files = self.file_records(record.name)
+        standing = standings(files)[0]
+        scan = record if isinstance(record, ScanRecord) else None
+        if isinstance(standing, WalRecord):
+            if scan is None or scan.digest != standing.digest:
+                scan = self.scan(record.name, standing.digest)
+            index_scan(self._db, [one for one in files if isinstance(one, WalRecord)], standing, scan)
 
     def _apply_segment(self, record: WalRecord) -> None:
         segment = segment_of(record)
@@ -239,6 +255,10 @@ class Catalog(EntryRows):
         """What is recorded of walking the segment with that name and digest; the newest, of several."""
         found = [one for one in self._records(ScanRecord.kind, name) if isinstance(one, ScanRecord)]
         return next((one for one in reversed(found) if one.digest == digest), None)
+
+    def chronology(self, cluster: ClusterRecord) -> Chronology:
+        """The index over the scans of a cluster's segments."""
+        return Chronology(self._rows, origin_of(int(cluster.system), cluster.segment_size))
 
     def has_segment(self, timeline: int, number: int) -> bool:
         return bool(self._rows("SELECT 1 FROM segment WHERE timeline=? AND number=?", timeline, number))

@@ -33,6 +33,23 @@ CREATE TABLE IF NOT EXISTS horizon (
     time INTEGER NOT NULL, lsn INTEGER NOT NULL, timeline INTEGER NOT NULL, seq INTEGER NOT NULL,
     PRIMARY KEY (timeline, lsn, time)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS record_in_order ON record (kind, seq, idx);
+CREATE INDEX IF NOT EXISTS horizon_by_time ON horizon (timeline, time);
+CREATE INDEX IF NOT EXISTS horizon_in_order ON horizon (timeline, seq);
+CREATE TABLE IF NOT EXISTS scanned (
+    timeline INTEGER NOT NULL, number INTEGER NOT NULL, origin TEXT NOT NULL,
+    first_prev INTEGER NOT NULL, last INTEGER NOT NULL, PRIMARY KEY (timeline, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS span (
+    timeline INTEGER NOT NULL, level INTEGER NOT NULL, number INTEGER NOT NULL, until INTEGER NOT NULL,
+    commits INTEGER NOT NULL, events INTEGER NOT NULL, oldest INTEGER, newest INTEGER,
+    first_time INTEGER, last_time INTEGER, backward INTEGER NOT NULL,
+    checkpoint_time INTEGER, checkpoint_lsn INTEGER, PRIMARY KEY (timeline, level, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS chain (
+    timeline INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    PRIMARY KEY (timeline, first)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS chain_by_last ON chain (timeline, last);
+CREATE TABLE IF NOT EXISTS listed (
+    timeline INTEGER NOT NULL, what TEXT NOT NULL, number INTEGER NOT NULL, name TEXT NOT NULL,
+    PRIMARY KEY (timeline, what, number, name)) WITHOUT ROWID;
 """
 PROJECTED_TABLES = {
     "entry": "seq",
@@ -40,9 +57,13 @@ PROJECTED_TABLES = {
     "segment": "timeline, number",
     "run": "timeline, first",
     "horizon": "timeline, lsn, time",
+    "scanned": "timeline, number",
+    "span": "timeline, level, number",
+    "chain": "timeline, first",
+    "listed": "timeline, what, number, name",
 }
 """Each table, and the order of its rows."""
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _NOT_A_DATABASE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
 

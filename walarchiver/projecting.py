@@ -6,6 +6,9 @@ projects to nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from walarchiver.chronology import Rows, drop, put
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import format_lsn
 from walarchiver.core.segment import (
@@ -33,7 +36,7 @@ from walarchiver.format.records import (
     SupersedeRecord,
     WalRecord,
 )
-from walarchiver.format.scans import ScanRecord
+from walarchiver.format.scans import ScanRecord, segment_scan
 
 
 def parsed_row(row: tuple[object, ...]) -> Record:
@@ -88,3 +91,30 @@ def record_name(record: Record) -> str:
             return first
         case _:
             return ""
+
+
+def origin_of(system: int, segment_size: int) -> str:
+    """What segments must have in common to follow each other: the server, and the size of its files."""
+    return f"{system}/{segment_size}"
+
+
+def index_scan(db: Rows, files: Iterable[WalRecord], standing: WalRecord, scan: ScanRecord | None) -> None:
+    """Have the index over scans hold what `scan` says of the file in force, and of none of the others.
+
+    `files`: all that were ever recorded under that name.
+    """
+    for file in files:
+        segment = segment_of(file)
+        if segment is not None and file is not standing:
+            drop(db, segment)
+    segment = segment_of(standing)
+    if segment is None:
+        return
+    page = standing.page
+    found = None
+    if scan is not None and page.system.isdigit():
+        found = segment_scan(scan, segment, system=int(page.system), magic=page.magic)
+    if found is None:
+        drop(db, segment)
+    else:
+        put(db, found, origin_of(int(page.system), page.segment_size))
