@@ -60,6 +60,11 @@ class Workplace:
         return self.folder / "instance"
 
     @property
+    def recovering(self) -> bool:
+        """Whether PostgreSQL has WAL to replay there still; it removes the file when recovery has ended."""
+        return (self.target / "recovery.signal").exists()
+
+    @property
     def log(self) -> Path:
         """Where PostgreSQL writes when it is started by hand, with the command that `restore` prints."""
         return self.folder / "server.log"

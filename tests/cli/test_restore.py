@@ -7,7 +7,7 @@ import io
 import os
 import shlex
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from walarchiver.cli import restore
 from walarchiver.cli.context import Context
 from walarchiver.cli.main import main
 from walarchiver.cli.restorelines import commands_of
+from walarchiver.errors import RestoreFailed
 from walarchiver.format.records import BackupPart, StoredObject
 
 
@@ -70,12 +71,50 @@ def test_the_commands_to_go_on_with_survive_a_shell() -> None:
     assert shlex.split(mine.start)[:3] == ["pg_ctl", "-D", str(place.target)]
 
 
+@pytest.mark.parametrize("recovering", [False, True])
+def test_a_recovery_that_stopped_on_the_way_says_how_to_go_on_and_one_that_ended_wrongly_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], recovering: bool
+) -> None:
+    async def stopped(*_given: object) -> int:
+        place.target.mkdir()
+        if recovering:
+            (place.target / "recovery.signal").touch()
+        raise RestoreFailed("PostgreSQL stopped during recovery: it could not restore a file")
+
+    words, place = ready_to_start(tmp_path, monkeypatch, stopped)
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "error[WA-RESTORE]" in said
+    assert ("To go on:\n" in said) is recovering
+    assert (str(place.plan_path) in said) is recovering
+
+
+def ready_to_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_to_target: Callable[..., Awaitable[int]]
+) -> tuple[list[str], Workplace]:
+    """A `restore --start` whose every step before the start is played; its words and place."""
+    place = Workplace.beside(tmp_path / "new")
+    config = tmp_path / "walarchiver.toml"
+    config.write_text(f'[repository.main]\nurl = "file://{tmp_path}/none"\n[cluster.main]\n')
+    found = job(Context.plain(), place)
+    monkeypatch.setattr(restore, "check_work_dir", lambda _folder: None)  # the test's may be a deep one
+    monkeypatch.setattr(restore, "_check_hook", lambda *_given: None)
+    monkeypatch.setattr(restore, "answer", lambda *_given: found.found)
+    monkeypatch.setattr(restore, "refusal_of", lambda _found: None)
+    monkeypatch.setattr(restore, "plan_of", lambda *_given: found.plan)
+    monkeypatch.setattr(restore, "find_programs", lambda *_given, **_named: tmp_path / "bin")
+    monkeypatch.setattr(restore, "note_plan", lambda *_given: True)
+    monkeypatch.setattr(restore, "place_files", lambda *_given, **_named: None)
+    monkeypatch.setattr(restore, "_run_to_target", run_to_target)
+    owner = ["--owner", "nobody"] if os.geteuid() == 0 else []
+    words = ["--config", str(config), "restore", "--at", "latest", "--into", str(place.target), "--start"]
+    return [*words, "--hook", "/any", *owner], place
+
+
 @pytest.mark.parametrize("started", [False, True])
 def test_ctrl_c_says_in_which_state_it_left_the_directory_and_how_to_go_on_or_undo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], started: bool
 ) -> None:
-    place = Workplace.beside(tmp_path / "new")
-
     def interrupted(*_given: object, **_named: object) -> None:
         make()
         raise KeyboardInterrupt
@@ -88,24 +127,9 @@ def test_ctrl_c_says_in_which_state_it_left_the_directory_and_how_to_go_on_or_un
         place.folder.mkdir()
         (place.target / "postgresql.conf").touch()
 
-    config = tmp_path / "walarchiver.toml"
-    config.write_text(f'[repository.main]\nurl = "file://{tmp_path}/none"\n[cluster.main]\n')
-    found = job(Context.plain(), place)
-    monkeypatch.setattr(restore, "check_work_dir", lambda _folder: None)  # the test's may be a deep one
-    monkeypatch.setattr(restore, "_check_hook", lambda *_given: None)
-    monkeypatch.setattr(restore, "answer", lambda *_given: found.found)
-    monkeypatch.setattr(restore, "refusal_of", lambda _found: None)
-    monkeypatch.setattr(restore, "plan_of", lambda *_given: found.plan)
-    monkeypatch.setattr(restore, "find_programs", lambda *_given, **_named: tmp_path / "bin")
-    monkeypatch.setattr(restore, "note_plan", lambda *_given: True)
-    if started:
-        monkeypatch.setattr(restore, "place_files", make)
-        monkeypatch.setattr(restore, "_run_to_target", interrupted_later)
-    else:
-        monkeypatch.setattr(restore, "place_files", interrupted)
-    owner = ["--owner", "nobody"] if os.geteuid() == 0 else []
-    words = ["--config", str(config), "restore", "--at", "latest", "--into", str(place.target), "--start"]
-    assert main([*words, "--hook", "/any", *owner]) == 130
+    words, place = ready_to_start(tmp_path, monkeypatch, interrupted_later)
+    monkeypatch.setattr(restore, "place_files", make if started else interrupted)
+    assert main(words) == 130
     said = capsys.readouterr().err
     assert "error[WA-INTERRUPTED]" in said
     assert f"rm -r -- {place.target} {place.folder}" in said

@@ -34,7 +34,7 @@ from walarchiver.cli.restorelines import (
 )
 from walarchiver.core.lsn import format_lsn
 from walarchiver.embedded.binaries import find_postgres_bin
-from walarchiver.errors import BinariesMissing, UsageError
+from walarchiver.errors import BinariesMissing, UsageError, WalarchiverError
 from walarchiver.postgres.probe import RecoveryState
 from walarchiver.postgres.process import RunAs, find_system_bin
 
@@ -132,6 +132,10 @@ def run(context: Context, args: argparse.Namespace) -> int:
         return asyncio.run(_run_to_target(job, placed_s))
     except KeyboardInterrupt:
         raise interrupted_recovery(place, commands) from None
+    except WalarchiverError as error:
+        if place.recovering:
+            error.next_step += f"\nTo go on:\n{commands.indented}"
+        raise
 
 
 def _place(job: _Job, tablespaces: dict[int, Path]) -> None:
