@@ -34,6 +34,8 @@ MIB = 1024 * 1024
 _INITDB_TIMEOUT_S = 300
 _CONF = "embedded.conf"
 _NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_LEAVES_NOTHING = {"dynamic_shared_memory_type": "mmap"}
+"""A killed server's dynamic shared memory goes with its data directory, instead of staying in /dev/shm."""
 
 
 class EmbeddedCluster:
@@ -72,6 +74,7 @@ class EmbeddedCluster:
             "log_line_prefix": "%m [%p] ",
             "log_timezone": "UTC",
             "timezone": "UTC",
+            **_LEAVES_NOTHING,
             **({} if durable else _NOT_DURABLE),
             **(settings or {}),
         }
