@@ -55,8 +55,8 @@ def scan_finding(segment_bytes: int) -> Finding:
     return warn(
         "wal scan",
         f"segments are archived without a scan: {why}",
-        "Plans then open the segments that they need to see. Now and then run `walarchiver catalog scan` where a "
-        "custodian's key is.",
+        "Plans then open the segments that they need to see. Run `walarchiver catalog scan` now and then, "
+        "where a custodian's key is.",
     )
 
 
