@@ -39,6 +39,8 @@ from walarchiver.postgres.tables import Connection, open_databases, read_table, 
 
 SAY_BYTES = 64 << 20
 NAMES_SHOWN = 5
+HOME = "postgres"
+"""The database that every cluster has, unless somebody dropped it."""
 
 
 class Form(StrEnum):
@@ -86,7 +88,9 @@ def find_tables(
 
     Raises UnknownTable with the nearest names, RescueFailed for a condition that PostgreSQL refuses.
     """
-    databases = (database,) if database is not None else open_databases(made.dsn("postgres"))
+    if database is not None:
+        check_database(made, database)
+    databases = (database,) if database is not None else open_databases(made.dsn(HOME))
     having: dict[str, tuple[TableName, ...]] = {}
     several: list[UnknownTable] = []
     known: dict[str, tuple[TableName, ...]] = {}
@@ -121,6 +125,16 @@ def find_tables(
         if where is not None:
             check_query(connection, select_rows(tables[0], where, generated=False))
     return Wanted(chosen, tables, where)
+
+
+def check_database(made: Throwaway, database: str) -> None:
+    """Raises UsageError, naming those that can be connected to, when this is none of them."""
+    known = open_databases(made.dsn(HOME))
+    if database not in known:
+        raise UsageError(
+            f"there was no database {database!r} at that moment; there were: {', '.join(known)}",
+            hint="Name one of these with --database.",
+        )
 
 
 def choose(name: TableName, known: Sequence[TableName]) -> TableName:

@@ -3,7 +3,7 @@
 Rules:
 - It is promoted at the planned record, not paused before it: a paused one keeps the locks of transactions
   that were open at that moment, so the very table whose DROP or TRUNCATE is to be undone could not be
-  read (ADR 0004). Sessions read only by default; what a writing one does is thrown away too.
+  read (ADR 0011). Sessions read only by default; what a writing one does is thrown away too.
 - It reads no configuration of the original but postgresql.auto.conf, whose dangerous settings the command
   line overrides: nothing is preloaded, no background worker starts, nothing is archived or replicated,
   no TCP port opens, and no path, group or memory size of the production host is asked for.
@@ -222,12 +222,13 @@ def _explained(error: RestoreFailed, instance: Instance, order: Order) -> Restor
     """The failure with the server's last words, since its log is removed with everything else."""
     log = instance.log_text()
     lines = log.strip().splitlines()[-LOG_LINES:]
-    if lines:
+    about_role = "--user" in error.next_step
+    if lines and not about_role:
         order.say("the server's last lines:\n" + "\n".join(f"  {line}" for line in lines))
     hint = "Everything of the throwaway instance was removed, and production was not touched. "
     if not order.keep_preload and any(word in log for word in _PRELOAD_WORDS):
         hint += "Does the cluster need its own libraries? Then add --keep-preload."
-    elif "--user" in error.next_step:
+    elif about_role:
         hint += error.next_step
     else:
         hint += "Does `walarchiver restore --at WHEN --into DIR --start` succeed? It leaves its log."

@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -230,16 +231,27 @@ def _looking(root: Path) -> Iterator[None]:
 
 
 def _remove(folder: Path) -> None:
-    try:
-        for entry in os.scandir(folder):
+    """Raises ThrowawayFailed."""
+    rest = threading.Event()
+    for tries_left in reversed(range(_LOCK_TRIES)):
+        try:
+            _remove_once(folder)
+            return
+        except OSError as error:  # a thread of an interrupted restore may still write its last part
+            if error.errno != errno.ENOTEMPTY or not tries_left:
+                raise ThrowawayFailed(f"{folder} could not be removed: {error}") from error
+            rest.wait(_LOCK_REST_S)
+
+
+def _remove_once(folder: Path) -> None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path)
             elif entry.name != MARKER:
                 os.unlink(entry.path)
-        os.unlink(folder / MARKER)
-        folder.rmdir()
-    except OSError as error:
-        raise ThrowawayFailed(f"{folder} could not be removed: {error}") from error
+    (folder / MARKER).unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def _check_reachable(root: Path, owner: RunAs) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from restore.rescue import find_psql
+from restore.rescue import check_database, find_psql
 from restore.throwaway import Throwaway
 from walarchiver.cli.aside import Asked, add_options, ask, clean, made, show_dry_run, stop_members
 from walarchiver.cli.context import Context, Output
@@ -55,6 +55,7 @@ def run(context: Context, args: argparse.Namespace) -> int:
     if args.dry_run:
         return show_dry_run(asked)
     with made(asked) as one:
+        check_database(one, args.database)
         if context.output is Output.JSON:
             return _answer(asked, one)
         return _attach(asked, one)
@@ -103,8 +104,9 @@ def _attach(asked: Asked, one: Throwaway) -> int:
     else:
         command += ["--no-psqlrc", "--set", "ON_ERROR_STOP=1"]
         command += [f"--command={statement}" for statement in asked.args.statements]
-    child = _Child()
+    child = _Child(by_hand=by_hand)
     with _signals_for(child), subprocess.Popen(command, env=_environment()) as child.process:
+        child.catch_up()
         status = child.process.wait()
     if child.ended or (child.interrupted and not by_hand):
         raise Interrupted("interrupted; the throwaway instance was removed")
@@ -119,17 +121,26 @@ def _environment() -> dict[str, str]:
 class _Child:
     """A psql and what happened to it."""
 
-    process: subprocess.Popen[bytes] | None = None
-    interrupted = False
-    ended = False
+    def __init__(self, *, by_hand: bool) -> None:
+        self.by_hand = by_hand
+        self.process: subprocess.Popen[bytes] | None = None
+        self.interrupted = False
+        self.ended = False
 
     def interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        """Ctrl-C went to psql as well."""
+        """A terminal's Ctrl-C goes to psql as well, which cancels a statement; another's does not."""
         self.interrupted = True
+        if self.process is not None and not self.by_hand:
+            self.process.send_signal(signal.SIGINT)
 
     def end(self, _number: int, _frame: FrameType | None) -> None:
         self.ended = True
         if self.process is not None:
+            self.process.terminate()
+
+    def catch_up(self) -> None:
+        """Pass on what came while psql was being started."""
+        if self.process is not None and (self.ended or (self.interrupted and not self.by_hand)):
             self.process.terminate()
 
 

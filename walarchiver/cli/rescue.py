@@ -103,15 +103,15 @@ def _check(context: Context, args: argparse.Namespace, names: list[TableName]) -
 
 
 def _schema_of(asked: Asked) -> str:
-    """`rescued_20261122t143206z`, by the moment asked for, else that of the last commit in the state."""
+    """`rescued_20261122t143206z`, by the moment asked for, else by the commit that the state ends at."""
     target = asked.found.understood.target
     stop = asked.found.decision.stop
     assert stop is not None
     time = asked.host.clock.now_us()
     if isinstance(target, AtTime):
         time = target.time
-    elif stop.last_commit is not None:
-        time = stop.last_commit.time
+    elif (event := stop.last_commit or stop.stop_event) is not None:
+        time = event.time
     return f"rescued_{as_datetime(time):%Y%m%dt%H%M%Sz}"
 
 
