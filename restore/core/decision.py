@@ -23,7 +23,7 @@ def build_decision(branch: Branch, choice: Choice, knowledge: WalKnowledge) -> D
     )
     final = shortest(knowledge, branch, backup, choice.lsn)
     need = _wal_need(final, branch, choice)
-    limits = search.limits_until(walk, backup.start_lsn, choice.high, backup.limits)
+    limits = search.limits_until(branch, walk, backup.start_lsn, choice.high, backup.limits)
     prepared = search.prepared_at(branch, walk, choice.high)
     undone = search.commits_from(branch, walk, choice.high)
     explained = [

@@ -9,20 +9,23 @@ Rules:
 - A claim that the WAL itself contradicts (a later event with an earlier time, beyond the margin)
   comes from a clock that was stepped back; it is dropped.
 - A sample of a parent timeline counts up to the point where the path leaves it.
+
+Not every sample is looked at. Behind the last event nothing contradicts any, so there the newest
+counts. Before it, the last event contradicts every claim that is newer by more than the margin, and
+a claim older than the last event's says nothing more: only those of one margin's time are left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 
-from restore.core.model import Horizon
+from restore.core import search
+from restore.core.scanindex import Horizon
 from restore.core.walk import Branch, Walk
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
-from walarchiver.core.scan import Event, SegmentScan
-from walarchiver.core.walpage import settled_lsn
+from walarchiver.core.walpage import LONG_HEADER_BYTES, settled_lsn
 
 SAMPLE_MARGIN_US = 1_000_000
 """How long before its insertion a commit's time may have been taken: generous, tens of
@@ -37,80 +40,55 @@ class _Claim:
 
 def horizon(branch: Branch, walk: Walk) -> CommitTime | None:
     """The newest proven moment of a walk; None when nothing is proven."""
-    oldest = _Oldest(branch, walk)
-    for claim in sorted({*_samples(branch, walk), *_records(branch, walk)}, reverse=True):
-        later = oldest.since(claim.lsn)
-        if later is None or later >= claim.time - SAMPLE_MARGIN_US:
-            return claim.time
-    return None
+    last = search.last_event(branch, walk)
+    found: list[CommitTime] = []
+    if last is None:
+        found += [claim.time for claim in _newest(branch, walk, None)]
+    else:
+        found += [last.time, *(claim.time for claim in _newest(branch, walk, last.lsn))]
+        inside = sorted(_within_margin(branch, walk, last.time), reverse=True)
+        found += [claim.time for claim in inside if _stands(branch, walk, claim)][:1]
+    checkpoint = search.newest_checkpoint(branch, walk)
+    if checkpoint is not None and _stands(branch, walk, _Claim(*checkpoint)):
+        found.append(checkpoint[0])
+    return max(found, default=None)
 
 
-def _samples(branch: Branch, walk: Walk) -> Iterator[_Claim]:
-    for sample in branch.view.horizons:
+def _stands(branch: Branch, walk: Walk, claim: _Claim) -> bool:
+    """Whether the WAL does not contradict a claim."""
+    later = search.oldest_time_from(branch, walk, claim.lsn)
+    return later is None or later >= claim.time - SAMPLE_MARGIN_US
+
+
+def _newest(branch: Branch, walk: Walk, last: Lsn | None) -> Iterator[_Claim]:
+    """The newest sample's claim of each timeline behind the position of the last event."""
+    for timeline in branch.path.path:
+        end = branch.path.end(timeline)
+        until = walk.end if end is None else min(walk.end, end)
+        if last is None:
+            samples = branch.samples.up_to(timeline, Lsn(until + LONG_HEADER_BYTES))
+        elif last < until:
+            low, high = Lsn(last + 1), Lsn(until + LONG_HEADER_BYTES)
+            samples = branch.samples.by_position(timeline, low, high)
+        else:
+            continue
+        claims = _claims(branch, walk, samples)
+        newest = next((claim for claim in claims if last is None or claim.lsn > last), None)
+        if newest is not None:
+            yield newest
+
+
+def _within_margin(branch: Branch, walk: Walk, time: CommitTime) -> Iterator[_Claim]:
+    """The claims of samples that are newer than `time`, by up to the margin."""
+    low, high = CommitTime(time + SAMPLE_MARGIN_US + 1), CommitTime(time + 2 * SAMPLE_MARGIN_US)
+    for timeline in branch.path.path:
+        yield from _claims(branch, walk, branch.samples.by_time(timeline, low, high))
+
+
+def _claims(branch: Branch, walk: Walk, samples: Iterable[Horizon]) -> Iterator[_Claim]:
+    """What samples claim, of those that are on the path and covered by the walk."""
+    for sample in samples:
         lsn = settled_lsn(sample.lsn, branch.size)
-        if lsn <= walk.end and _on_path(branch, sample, lsn):
+        end = branch.path.end(sample.timeline)
+        if lsn <= walk.end and (end is None or lsn <= end):
             yield _Claim(CommitTime(sample.time - SAMPLE_MARGIN_US), lsn)
-
-
-def _on_path(branch: Branch, sample: Horizon, lsn: Lsn) -> bool:
-    if sample.timeline not in branch.path.path:
-        return False
-    end = branch.path.end(sample.timeline)
-    return end is None or lsn <= end
-
-
-def _records(branch: Branch, walk: Walk) -> Iterator[_Claim]:
-    last_event = _last_event(branch, walk)
-    if last_event is not None:
-        yield _Claim(last_event.time, last_event.lsn)
-    checkpoints = (check for scan in walk.scans for check in scan.checkpoints if check.lsn < walk.end)
-    newest = max(checkpoints, key=lambda check: (check.time, check.lsn), default=None)
-    if newest is not None:
-        yield _Claim(newest.time, newest.lsn)
-
-
-def _last_event(branch: Branch, walk: Walk) -> Event | None:
-    for scan in reversed(walk.scans):
-        if scan.last_event is None or scan.last_event.lsn < walk.end:
-            if scan.last_event is not None:
-                return scan.last_event
-        elif events := branch.events(scan.segment.number, 0, walk.end):
-            return events[-1]
-    return None
-
-
-class _Oldest:
-    """The oldest event time from any position of a walk on."""
-
-    def __init__(self, branch: Branch, walk: Walk) -> None:
-        self._branch = branch
-        self._walk = walk
-        times = [self._oldest_in(scan) for scan in reversed(walk.scans)]
-        self._from_scan = list(accumulate([None, *times], _older))[::-1]
-
-    def _oldest_in(self, scan: SegmentScan) -> CommitTime | None:
-        """A scan's oldest time, without what a change to wal_level=minimal cut off."""
-        if scan.last_event is None or scan.last_event.lsn < self._walk.end:
-            return scan.min_time
-        events = self._branch.events(scan.segment.number, 0, self._walk.end)
-        return min((event.time for event in events), default=None)
-
-    def since(self, lsn: Lsn) -> CommitTime | None:
-        """The oldest time of the events that start at or after `lsn`."""
-        index = lsn // self._branch.size - self._walk.first
-        if index < 0:
-            return self._from_scan[0]
-        if index >= len(self._walk.scans):
-            return None
-        oldest = self._from_scan[index + 1]
-        here = self._walk.scans[index].min_time
-        if here is None or (oldest is not None and here >= oldest):
-            return oldest
-        number = self._walk.first + index
-        for event in self._branch.events(number, lsn, self._walk.end):
-            oldest = _older(oldest, event.time)
-        return oldest
-
-
-def _older(one: CommitTime | None, other: CommitTime | None) -> CommitTime | None:
-    return min((time for time in (one, other) if time is not None), default=None)

@@ -9,23 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from restore.core.scanindex import Horizon as Horizon
+from restore.core.scanindex import SampleIndex, ScanIndex
 from walarchiver.core.coverage import Run as Run
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.scan import Event, RestorePoint, SegmentScan
 from walarchiver.core.segment import Segment, SegmentBytes
+from walarchiver.errors import NotAWalFile
 
 # --- what is known (gathered from the catalog by a shell) ------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Horizon:
-    """At `time` the server's insert position was `lsn` on `timeline`."""
-
-    time: CommitTime
-    lsn: Lsn
-    timeline: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +72,7 @@ class View:
     histories: Mapping[int, TimelineHistory]
     """By timeline; timeline 1 (or the first known) has none recorded."""
     backups: tuple[BaseBackup, ...]
-    horizons: tuple[Horizon, ...]
+    horizons: Sequence[Horizon]
     current_timeline: int
     """The timeline production is on: that of the newest WAL record or horizon."""
     superseded: tuple[Superseded, ...] = ()
@@ -87,17 +81,26 @@ class View:
     def superseded_on(self, path: TimelineHistory, wal: WalNeed | None) -> tuple[Superseded, ...]:
         """The replacements that a restore along this path meets: of its WAL, and of its histories."""
         names = {f"{timeline:08X}.history" for timeline in (path.timeline, *(f.parent for f in path.forks))}
-        if wal is not None and self.superseded:
-            for number in range(wal.first.number, wal.last.number + 1):
-                timeline = path.timeline_of_segment(number, self.segment_size)
-                names.add(Segment(timeline, number).name(self.segment_size))
-        return tuple(change for change in self.superseded if change.name in names)
+        return tuple(
+            change
+            for change in self.superseded
+            if change.name in names or (wal is not None and self._reads(path, wal, change.name))
+        )
+
+    def _reads(self, path: TimelineHistory, wal: WalNeed, name: str) -> bool:
+        """Whether a restore along the path reads the segment with this name."""
+        try:
+            segment = Segment.parse(name, self.segment_size)
+        except NotAWalFile:
+            return False
+        on_path = path.timeline_of_segment(segment.number, self.segment_size)
+        return wal.first.number <= segment.number <= wal.last.number and segment.timeline == on_path
 
 
 @dataclass(frozen=True, slots=True)
 class WalKnowledge:
     """What walking the archived WAL tells; given to the planner as functions, since a shell may
-    have to fetch and open segments to answer. Both are pure with respect to the planner: same
+    have to fetch and open segments to answer. All are pure with respect to the planner: same
     arguments, same answer.
     """
 
@@ -109,6 +112,10 @@ class WalKnowledge:
     """Start of the last whole record that starts in the segment."""
     next_record: Callable[[TimelineHistory, Lsn], Lsn | None]
     """Start of the first record at or after an LSN on the path; None past the end of coverage."""
+    index: ScanIndex | None = None
+    """What sums scans up; without it every scan is asked for."""
+    samples: SampleIndex | None = None
+    """The view's horizon samples, if there is a quicker way to them."""
 
 
 # --- what is asked -----------------------------------------------------------------------------

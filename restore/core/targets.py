@@ -257,7 +257,7 @@ def choose_name(branch: Branch, name: str) -> Choice | Refusal:
     for backup in trail.usable():
         newest = newest or backup
         walk = branch.walk(backup)
-        for point in search.restore_points(walk, Lsn(0), walk.end, name):
+        for point in search.restore_points(branch, walk, Lsn(0), walk.end, name):
             serves = backup if point.lsn >= backup.stop_lsn else None
             known = found.get(point.lsn)
             if known is None or known[1] is None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from restore.core.branches import path_to
 from restore.core.horizon import horizon
 from restore.core.model import BaseBackup, Nearest, View, WalKnowledge
-from restore.core.walk import Branch, EndKind, newest_time_before
+from restore.core.search import newest_time_before
+from restore.core.walk import Branch, EndKind
 from restore.core.wording import end_text
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
