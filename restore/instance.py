@@ -106,6 +106,7 @@ class Instance:
         self.run_as = RunAs.owner_of(self.data_dir) if os.geteuid() == 0 else None
         options = {
             **_PRIVATE,
+            "data_directory": str(self.data_dir),  # a configuration file may name the original's
             "unix_socket_directories": str(self.socket_dir),
             "hba_file": str(self.work_dir / "hba.conf"),
             "ident_file": str(self.work_dir / "ident.conf"),

@@ -178,6 +178,20 @@ def test_a_cluster_without_its_configuration_starts_with_the_printed_line(
     assert "listening on Unix socket" in place.log.read_text()
 
 
+def test_configuration_that_names_another_data_directory_does_not_start_that_one(
+    taken: Taken, pg_folder: Path
+) -> None:
+    """It may be the original's, which nobody may start but its owner."""
+    target = {"recovery_target": "immediate", "recovery_target_action": "promote"}
+    instance = restored(taken, pg_folder, target)
+    with (instance.data_dir / "postgresql.conf").open("a") as conf:
+        conf.write(f"data_directory = '{pg_folder}/original'\n")
+    with instance:
+        assert instance.start().watch(CLOCK, timeout_s=60).outcome is Outcome.PROMOTED
+        with psycopg.connect(instance.dsn()) as connection:
+            assert connection.execute("SHOW data_directory").fetchone() == (str(instance.data_dir),)
+
+
 def test_programs_are_found_for_the_major_of_the_data_directory(taken: Taken, tmp_path: Path) -> None:
     (tmp_path / "PG_VERSION").write_text(f"{taken.major}\n")
     assert find_server_programs(tmp_path, bin_dir=taken.bin_dir) == taken.bin_dir
