@@ -8,8 +8,8 @@ Rules (docs/format.md, "Ledger"):
 - No stranger's object can stop a chain: one that is no valid entry is void where its number is due
   (however long it is: it is hashed piece by piece), and is passed over where numbers before it are
   missing. An entry that a member signed behind a missing number means that the chain lost one.
-- The listing that shows what is new begins with the newest entry known. One without it (another bucket,
-  an empty volume) proves nothing about what is missing, so it is an error.
+- The listing that shows what is new begins with the newest valid entry known. One without it (another
+  bucket, an empty volume) proves nothing about what is missing, so it is an error.
 """
 
 from __future__ import annotations
@@ -160,12 +160,13 @@ class ChainReader:
         """
         state = self.state()
         begun = state.next_seq
-        unseen = begun - 1 if begun and not state.voids else None
-        reading = self.entries.read(max(begun - 1, 0), fetched=begun, until=until)
+        anchor = begun - 1 - len(state.voids)  # the last valid entry; what is void may go again
+        unseen = anchor if anchor >= 0 else None
+        reading = self.entries.read(max(anchor, 0), fetched=begun, until=until)
         with contextlib.closing(reading):
             for seq, versions, contents in reading:
                 if seq < begun:
-                    if holds_anything(versions):
+                    if seq == anchor and holds_anything(versions):
                         self._check_rolled(seq, versions)
                         unseen = None
                 elif seq == state.next_seq:

@@ -534,6 +534,25 @@ def test_a_listing_without_the_entry_read_last_proves_no_end(hidden: str) -> Non
     assert names(process) == [wal(1).name, wal(2).name, wal(3).name]
 
 
+def test_a_void_entry_at_the_head_does_not_let_an_empty_listing_pass_for_the_end() -> None:
+    """A stranger's object behind our entries, and then another bucket: nothing read from that is absence."""
+    world = World()
+    process = world.began()
+    process.ledger.commit([archive(wal(1))])
+    for seq in (2, 3):
+        world.memory.put_new(ledger_key(SYSTEM, seq), b"junk")
+    process.ledger.refresh()
+    assert process.catalog.voids() == [2, 3]
+    list_versions = world.memory.list_versions
+    world.memory.list_versions = lambda _prefix, **_options: iter([])  # type: ignore[method-assign, assignment]
+    with pytest.raises(LedgerBroken, match=r"entry 1 of system .*, read earlier, is no longer in"):
+        process.ledger.refresh()
+    world.memory.list_versions = list_versions  # type: ignore[method-assign]
+    world.replace(ledger_key(SYSTEM, 3), None)  # whoever put it there took it away again
+    process.ledger.refresh()
+    assert names(process) == [wal(1).name]
+
+
 def test_an_entry_listed_but_unreadable_is_an_error_and_not_void() -> None:
     world = World()
     process = world.began()
