@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from restore.core.model import BaseBackup, Decision, Horizon, Limits, Run, Superseded, Target, View
+from restore.core.model import BaseBackup, Decision, Limits, Run, Superseded, Target, View
 from restore.core.planner import decide
+from restore.samples import Samples
 from restore.walreader import WalReader
 from walarchiver.catalog import Catalog
 from walarchiver.core.segment import Segment, SegmentBytes
@@ -39,7 +40,7 @@ def view_of(catalog: Catalog, cluster: ClusterRecord, ledger_seq: int) -> View:
         runs=tuple(Run(timeline, first, last) for timeline, first, last in catalog.runs()),
         histories=histories,
         backups=tuple(_backup(record) for record in catalog.backups()),
-        horizons=tuple(Horizon(h.time, h.lsn, h.timeline) for h in catalog.horizons()),
+        horizons=Samples(catalog),
         current_timeline=production_timeline(catalog, size) or max(histories, default=1),
         superseded=tuple(
             Superseded(change.name, change.old, change.new, change.reason) for change in catalog.superseded()

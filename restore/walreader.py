@@ -20,6 +20,7 @@ from pathlib import Path
 
 from restore.core.model import WalKnowledge
 from restore.plainfile import write_plain
+from restore.samples import Samples
 from walarchiver.catalog import Catalog
 from walarchiver.core.commits import next_record, scan_segment
 from walarchiver.core.history import TimelineHistory
@@ -177,5 +178,10 @@ class WalReader:
     def knowledge(self) -> WalKnowledge:
         """The planner's view of this reader."""
         return WalKnowledge(
-            scan=self.scan, events=self.events, last_record=self.last_record, next_record=self.next_record
+            scan=self.scan,
+            events=self.events,
+            last_record=self.last_record,
+            next_record=self.next_record,
+            index=self._catalog.chronology(int(self._system), self._size),
+            samples=Samples(self._catalog),
         )

@@ -19,10 +19,9 @@ from pathlib import Path
 
 from walarchiver.catalogentries import EntryRows
 from walarchiver.catalogfile import PROJECTED_TABLES, open_catalog_file, translated
+from walarchiver.catalogsamples import SampleRows
 from walarchiver.chronology import Chronology
 from walarchiver.core.history import TimelineHistory
-from walarchiver.core.lsn import Lsn
-from walarchiver.core.moment import CommitTime
 from walarchiver.core.segment import (
     Segment,
     SegmentBytes,
@@ -54,7 +53,7 @@ from walarchiver.projecting import history_of, index_scan, origin_of, parsed_row
 _SQLITE_INTEGERS = 2**63
 
 
-class Catalog(EntryRows):
+class Catalog(EntryRows, SampleRows):
     """The projection of one ledger. Thread-safe; several processes may share one file."""
 
     def __init__(self, path: Path | None, warn: Callable[[str], None] = lambda _line: None) -> None:
@@ -256,9 +255,9 @@ class Catalog(EntryRows):
         found = [one for one in self._records(ScanRecord.kind, name) if isinstance(one, ScanRecord)]
         return next((one for one in reversed(found) if one.digest == digest), None)
 
-    def chronology(self, cluster: ClusterRecord) -> Chronology:
-        """The index over the scans of a cluster's segments."""
-        return Chronology(self._rows, origin_of(int(cluster.system), cluster.segment_size))
+    def chronology(self, system: int, size: SegmentBytes) -> Chronology:
+        """The index over the scans of a server's segments."""
+        return Chronology(self._rows, origin_of(system, size))
 
     def has_segment(self, timeline: int, number: int) -> bool:
         return bool(self._rows("SELECT 1 FROM segment WHERE timeline=? AND number=?", timeline, number))
@@ -299,21 +298,6 @@ class Catalog(EntryRows):
             if history is not None:
                 histories.setdefault(history.timeline, history)
         return histories
-
-    def horizons(self) -> list[HorizonRecord]:
-        """All horizon samples, oldest first."""
-        rows = self._rows("SELECT time, lsn, timeline FROM horizon ORDER BY time, lsn")
-        return [
-            HorizonRecord(
-                time=CommitTime(int(str(time))), lsn=Lsn(int(str(lsn))), timeline=int(str(timeline))
-            )
-            for time, lsn, timeline in rows
-        ]
-
-    def last_sample_us(self, timeline: int) -> int | None:
-        """When the newest horizon sample of a timeline entered the ledger, on its writer's clock."""
-        sql = "SELECT max(entry.time) FROM horizon JOIN entry USING (seq) WHERE timeline=?"
-        return None if (row := self._rows(sql, timeline)[0])[0] is None else int(str(row[0]))
 
     def clusters(self) -> list[ClusterRecord]:
         return [record for record in self._records("cluster") if isinstance(record, ClusterRecord)]

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.restore_core import synthetic
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -28,3 +30,11 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == path.read_text(encoding="utf-8")
 
     return compare
+
+
+@pytest.fixture(scope="module", params=["every scan", "index"])
+def both_ways(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The planner asks for every scan, and has the catalog's index: the answers are the same."""
+    synthetic.INDEXED = request.param == "index"
+    yield
+    synthetic.INDEXED = False

@@ -13,6 +13,9 @@ from itertools import pairwise
 from random import Random
 
 from restore.core.model import BaseBackup, Horizon, Limits, View, WalKnowledge
+from restore.samples import Samples
+from walarchiver.catalog import Catalog
+from walarchiver.chronology import put
 from walarchiver.core.coverage import Runs, add_segment
 from walarchiver.core.history import Fork, TimelineHistory
 from walarchiver.core.lsn import Lsn
@@ -28,6 +31,8 @@ from walarchiver.core.scan import (
 )
 from walarchiver.core.segment import Segment, SegmentBytes
 from walarchiver.core.tally import PREPARED_KINDS, net_prepared
+from walarchiver.format.records import HorizonRecord
+from walarchiver.projecting import origin_of
 
 SIZE = SegmentBytes(1 << 20)
 SLOT = 1 << 16
@@ -48,6 +53,11 @@ def end_of(slot: int) -> Lsn:
     """LSN where a record ends whose successor starts in `slot`."""
     return Lsn(slot * SLOT) if slot % SLOTS == 0 else start_of(slot)
 
+
+INDEXED = False
+"""Whether `World.knowledge` has the catalog's index over scans, or asks for every scan."""
+UNSCANNED = 7
+"""One in so many segments is not in the index."""
 
 Fact = Event | RestorePoint | Checkpoint | ParameterChange
 
@@ -135,9 +145,19 @@ class World:
         )
 
     def knowledge(self) -> WalKnowledge:
-        return WalKnowledge(
+        plain = WalKnowledge(
             scan=self.scan, events=self.events, last_record=self.last_record, next_record=self.next_record
         )
+        if not INDEXED:
+            return plain
+        catalog = Catalog(None)
+        records = [HorizonRecord(time=one.time, lsn=one.lsn, timeline=one.timeline) for one in self.horizons]
+        catalog.apply(seq=0, sha256="", time_us=0, writer="", records=records)
+        for segment in self.present:
+            scan = self.scan(self.path(segment.timeline), segment.number)
+            if scan.ending is not Ending.OPEN and (segment.number * 5 + segment.timeline) % UNSCANNED:
+                put(catalog._db, scan, origin_of(SYSTEM, SIZE))
+        return replace(plain, index=catalog.chronology(SYSTEM, SIZE), samples=Samples(catalog))
 
     def starting_in(self, path: TimelineHistory, number: int) -> list[Rec]:
         """The whole records that start in a segment."""

@@ -24,6 +24,8 @@ from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import format_rfc3339
 from walarchiver.errors import MalformedObject, UsageError
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 Golden = Callable[[str, str], None]
 COMMAND = "walarchiver-hook --socket /run/walarchiver/walarchiver.sock fetch --plan p-1 %f %p"
 

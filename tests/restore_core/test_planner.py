@@ -25,6 +25,8 @@ from walarchiver.core.scan import EventKind, SegmentScan
 from walarchiver.core.segment import Segment
 from walarchiver.core.walpage import settled_lsn
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 
 @pytest.mark.parametrize(
     ("seconds", "last_kept"),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from restore.core.model import AtXid, Verdict
 from tests.restore_core.scenes import ask, at, failover, full, stop_of
 from tests.restore_core.synthetic import SECOND
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.segment import Segment
+
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 
 def test_after_a_failover_the_default_follows_production_and_the_other_branch_is_shown() -> None:

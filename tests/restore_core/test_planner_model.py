@@ -20,6 +20,8 @@ from walarchiver.core.moment import CommitTime
 from walarchiver.core.scan import Event, RestorePoint
 from walarchiver.core.segment import Segment
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 seeds = st.integers(0, 2**32 - 1)
 POSITIVE = (Verdict.REACHABLE, Verdict.IDLE)
 

@@ -28,7 +28,6 @@ from walarchiver.core.scan import (
 )
 from walarchiver.core.segment import Segment, SegmentBytes
 from walarchiver.format.records import (
-    ClusterRecord,
     FirstPage,
     Record,
     StoredObject,
@@ -242,9 +241,8 @@ def test_a_scan_counts_whether_it_comes_before_or_behind_its_file() -> None:
     assert chained(late) == [(1, 1, 2)]
     early = catalog_of(scanned(2), wal(2), scanned(1), wal(1))
     assert {t: early.dump()[t] for t in INDEX_TABLES} == {t: late.dump()[t] for t in INDEX_TABLES}
-    cluster = ClusterRecord("main", "7", 18, SIZE, True)
-    assert late.chronology(cluster).whole_until(1, 1) == 1
-    assert late.chronology(replace(cluster, system="8")).whole_until(1, 1) is None
+    assert late.chronology(7, SIZE).whole_until(1, 1) == 1
+    assert late.chronology(8, SIZE).whole_until(1, 1) is None
 
 
 def test_the_scan_of_other_bytes_than_those_in_force_does_not_count() -> None:
