@@ -69,6 +69,8 @@ def test_the_commands_to_go_on_with_survive_a_shell() -> None:
     assert words[-1] == "start"
     mine = commands_of(place, context.config, owner=None, bin_dir=None)
     assert shlex.split(mine.start)[:3] == ["pg_ctl", "-D", str(place.target)]
+    options = shlex.split(shlex.split(mine.start)[shlex.split(mine.start).index("-o") + 1])
+    assert options == ["-c", f"data_directory={place.target}"]  # whatever a restored configuration says
 
 
 @pytest.mark.parametrize("recovering", [False, True])

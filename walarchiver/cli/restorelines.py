@@ -49,11 +49,14 @@ def commands_of(
     beside = Path(sys.executable).parent / "walarchiver"
     program = str(beside) if beside.is_file() else "walarchiver"
     words = (program, "--config", str(config.absolute()), "serve", "--plan", str(place.plan_path))
-    given = shlex.join(word for name, value in (settings or {}).items() for word in ("-c", f"{name}={value}"))
+    # A restored postgresql.conf may name the original's directory, which -D alone does not override.
+    chosen = {"data_directory": str(place.target), **(settings or {})}
+    given = shlex.join(word for name, value in chosen.items() for word in ("-c", f"{name}={value}"))
     options = (
         "-l",
         str(place.log),
-        *(("-o", given) if given else ()),
+        "-o",
+        given,
         "-w",
         "-t",
         str(START_TIMEOUT_S),
