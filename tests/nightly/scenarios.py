@@ -133,14 +133,16 @@ SCENARIOS = (
     Scenario(
         17,
         "DROP, TRUNCATE, VACUUM FULL and DELETE are told apart, with xid, time and LSN",
-        (),
-        "belongs to `walarchiver find`, which is not built yet",
+        ("tests/integration/test_find.py::test_each_loss_is_told_apart_with_its_target",),
     ),
     Scenario(
         18,
         "a drill on production's host: nothing of it is archived, no TCP port opens, its folder goes",
-        (f"{HARD}test_a_restored_server_on_the_same_host_archives_nothing_and_opens_no_port",),
-        "`walarchiver drill`, which will remove its folder, is not built yet: a restored instance is played",
+        (
+            f"{HARD}test_a_restored_server_on_the_same_host_archives_nothing_and_opens_no_port",
+            "tests/matrix/test_peek.py::test_a_peek_shows_the_moment_touches_nothing_and_leaves_nothing",
+        ),
+        "`walarchiver drill` is not built yet: a restored instance and `peek` are played in its place",
     ),
     Scenario(
         19,

@@ -7,7 +7,7 @@ import pytest
 from tests.nightly.named import exists
 from tests.nightly.scenarios import SCENARIOS, Scenario
 
-NOT_BUILT = {17, 19}
+NOT_BUILT = {19}
 
 
 def test_the_scenarios_are_numbered_from_1_to_20() -> None:
