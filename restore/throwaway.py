@@ -115,6 +115,11 @@ def bytes_needed(decision: Decision) -> int:
     return decision.backup.raw + min(decision.wal.bytes, WAL_BYTES_KEPT)
 
 
+def run_dir(place: Workplace) -> Path:
+    """Where the server's socket, log and access rules are."""
+    return place.folder.with_name("run")
+
+
 def quiet_settings(major: int, *, keep_preload: bool) -> dict[str, str]:
     """What keeps a copy of any cluster to itself, on any host, besides what every Instance does."""
     chosen = dict(_QUIET)
@@ -159,7 +164,7 @@ def throwaway(order: Order, *, check_space: bool, needed: int) -> Iterator[Throw
 
 def _instance(order: Order) -> Instance:
     settings = quiet_settings(order.plan.major, keep_preload=order.keep_preload)
-    work_dir = order.place.folder.with_name("run")
+    work_dir = run_dir(order.place)
     own = order.place.target / "postgresql.conf"
     if not order.keep_preload:
         settings["config_file"] = str(work_dir / "postgresql.conf")  # one that Instance writes

@@ -78,7 +78,7 @@ def test_a_time_that_does_not_name_one_past_instant_is_refused(
     at: str,
     code: str,
 ) -> None:
-    monkeypatch.setattr("walarchiver.cli.restore._check_hook", lambda *_given: None)
+    monkeypatch.setattr("walarchiver.cli.restore.check_hook", lambda *_given: None)
     words = ["--config", str(config), command, "--at", at]
     if command == "restore":
         words += ["--into", str(tmp_path / "new"), "--hook", "/any"]

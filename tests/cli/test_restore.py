@@ -100,7 +100,7 @@ def ready_to_start(
     config.write_text(f'[repository.main]\nurl = "file://{tmp_path}/none"\n[cluster.main]\n')
     found = job(Context.plain(), place)
     monkeypatch.setattr(restore, "check_work_dir", lambda _folder: None)  # the test's may be a deep one
-    monkeypatch.setattr(restore, "_check_hook", lambda *_given: None)
+    monkeypatch.setattr(restore, "check_hook", lambda *_given: None)
     monkeypatch.setattr(restore, "answer", lambda *_given: found.found)
     monkeypatch.setattr(restore, "refusal_of", lambda _found: None)
     monkeypatch.setattr(restore, "plan_of", lambda *_given: found.plan)

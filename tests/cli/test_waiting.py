@@ -46,7 +46,7 @@ def test_every_command_that_is_waited_for_says_that_it_asks_again(
 ) -> None:
     monkeypatch.setattr(retry, "NOTICE_AFTER_S", 0.0)
     monkeypatch.setattr(retry, "INTERACTIVE", RetryPolicy(budget_s=3600.0, first_budget_s=0.2))
-    monkeypatch.setattr("walarchiver.cli.restore._check_hook", lambda *_given: None)
+    monkeypatch.setattr("walarchiver.cli.restore.check_hook", lambda *_given: None)
     into = tmp_path / "new"
     owner = ["--owner", "nobody"] if os.geteuid() == 0 else []
     for words in (

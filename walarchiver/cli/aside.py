@@ -21,15 +21,15 @@ from types import FrameType
 from restore.core.plan import Plan
 from restore.core.plandocument import plan_document
 from restore.core.plantext import plan_text
-from restore.instance import find_programs
-from restore.throwaway import Order, Throwaway, bytes_needed, throwaway
+from restore.instance import check_work_dir, find_programs
+from restore.throwaway import Order, Throwaway, bytes_needed, run_dir, throwaway
 from restore.throwawayfolder import DATA, Abandoned, default_root, remove_abandoned, throwaway_folder
 from restore.workplace import Workplace
 from walarchiver.assembly import Host
 from walarchiver.cli.asking import Answer, add_question, answer, hook_path, plan_of
 from walarchiver.cli.context import Context
 from walarchiver.cli.plan import refusal_of
-from walarchiver.cli.restore import _check_hook, _owner
+from walarchiver.cli.restore import check_hook, owner_of
 from walarchiver.core.lsn import format_lsn
 from walarchiver.core.moment import format_rfc3339
 from walarchiver.embedded.binaries import find_postgres_bin
@@ -136,13 +136,14 @@ def show_dry_run(asked: Asked) -> int:
 def made(asked: Asked) -> Iterator[Throwaway]:
     """The throwaway instance; nothing of it is left afterwards."""
     host, args, found = asked.host, asked.args, asked.found
-    owner = _owner(args.owner)
+    owner = owner_of(args.owner)
     hook = hook_path(args.hook)
-    _check_hook(hook, owner)
+    check_hook(hook, owner)
     bin_dir = find_programs(
         found.view.major, bin_dir=args.bin_dir, search=(find_system_bin, find_postgres_bin)
     )
     root = place_of(host, args.workdir)
+    _check_lengths(root / f"{asked.purpose}-{'0' * 8}")
     about = {"made": format_rfc3339(host.clock.now_us()), "at": found.requested, "command": asked.purpose}
     asked.say(found.decision.reason)
     asked.say(asked.estimate)
@@ -164,6 +165,14 @@ def made(asked: Asked) -> Iterator[Throwaway]:
         finally:
             with interrupts_go_to(lambda: asked.say("removing what was made, a moment")):
                 stack.close()
+
+
+def _check_lengths(folder: Path) -> None:
+    """Whether sockets can have their paths below `folder`. Raises UsageError."""
+    try:
+        check_work_dir(run_dir(Workplace.beside(folder / DATA)))
+    except UsageError as error:
+        raise UsageError(error.message, hint="Name a place with a shorter path with --workdir.") from None
 
 
 def _order(asked: Asked, place: Workplace, hook: Path, owner: RunAs | None, bin_dir: Path) -> Order:

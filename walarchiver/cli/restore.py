@@ -99,10 +99,10 @@ def run(context: Context, args: argparse.Namespace) -> int:
     place.check_unused()
     if args.start:
         check_work_dir(place.instance)
-    owner = _owner(args.owner)
+    owner = owner_of(args.owner)
     tablespaces = _tablespaces(args.tablespace)
     hook = hook_path(args.hook)
-    _check_hook(hook, owner)
+    check_hook(hook, owner)
     found = answer(context, host, args)
     refusal = refusal_of(found)
     if refusal is not None:
@@ -169,7 +169,7 @@ def _show_plan(context: Context, found: Answer, plan: Plan) -> None:
     )
 
 
-def _owner(name: str | None) -> RunAs | None:
+def owner_of(name: str | None) -> RunAs | None:
     """Who the files belong to; only root can choose. Raises UsageError."""
     if os.geteuid() != 0:
         if name is not None:
@@ -178,7 +178,7 @@ def _owner(name: str | None) -> RunAs | None:
     return RunAs.named(name or "postgres")
 
 
-def _check_hook(hook: Path, owner: RunAs | None) -> None:
+def check_hook(hook: Path, owner: RunAs | None) -> None:
     """Whether the new cluster's owner can run the hook, asked before anything is downloaded.
 
     One in a folder that is closed to him would stop recovery at its first file. Raises UsageError.
