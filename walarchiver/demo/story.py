@@ -23,6 +23,7 @@ from pathlib import Path
 
 from walarchiver.clock import SystemClock, SystemRandom
 from walarchiver.core.moment import CommitTime, as_datetime, format_rfc3339, parse_rfc3339
+from walarchiver.demo.aftermath import rescue
 from walarchiver.demo.stage import Stage
 from walarchiver.demo.workload import (
     ACCOUNTS,
@@ -38,11 +39,12 @@ from walarchiver.embedded.postgres import EmbeddedCluster
 from walarchiver.embedded.seaweed import SeaweedServer
 from walarchiver.errors import DeadlineExceeded, RestoreFailed
 from walarchiver.ports import Clock
-from walarchiver.postgres.demo_sql import Bank
+from walarchiver.postgres.demo_sql import Bank, Transfer
 
 BUCKET = "demo-backups"
 SECOND_US = 1_000_000
 ARCHIVED_WITHIN_S = 60.0
+SAME_MOMENT_US = 50_000
 _POLL_S = 0.2
 
 
@@ -70,10 +72,12 @@ class Proof:
     differences: tuple[str, ...]
     lost_to_the_accident: int
     """Rows that the accident had deleted and the restore brought back."""
+    rescued: int
+    """Rows of the one table that `rescue` brought back alone."""
 
     @property
     def holds(self) -> bool:
-        return not self.differences and self.lost_to_the_accident > 0
+        return not self.differences and self.lost_to_the_accident > 0 and self.rescued > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class Outcome:
                 "accounts": self.proof.accounts,
                 "transfers": self.proof.transfers,
                 "rows_brought_back": self.proof.lost_to_the_accident,
+                "rows_rescued": self.proof.rescued,
                 "differences": list(self.proof.differences[:20]),
             },
             "asked": format_rfc3339(self.asked),
@@ -176,7 +181,7 @@ class Story:
         try:
             self._back_up(stage)
             self._rest.wait(self._options.work_s)
-            accident = self._have_accident(dsn)
+            culprit, accident = self._have_accident(dsn)
             asked = CommitTime((accident - 1) // SECOND_US * SECOND_US)
             self._wait_until_restorable(stage, asked)
             recorded = workload.committed()
@@ -187,7 +192,8 @@ class Story:
             journal = workload.stop(server_lost=True)
         segments, rpo_s = self._count_losses(stage, journal)
         restored, rto_s = self._restore(stage, asked)
-        proof = prove(recorded, times, asked, restored, accident)
+        rescued = self._rescue(stage, culprit, accident)
+        proof = prove(recorded, times, asked, restored, accident, rescued)
         self._say_proof(proof, asked)
         return Outcome(
             proof=proof,
@@ -209,15 +215,15 @@ class Story:
             f"{done['stored_bytes'] / 1e6:.1f} MB compressed and sealed"
         )
 
-    def _have_accident(self, dsn: str) -> CommitTime:
-        """DELETE without WHERE, in the middle of the day's work."""
+    def _have_accident(self, dsn: str) -> tuple[int, CommitTime]:
+        """DELETE without WHERE, in the middle of the day's work: by whom, and when."""
         with Bank(dsn) as bank:
             xid = bank.run("DELETE FROM transfer")
             when = bank.commit_time(xid)
         self._say(
             f"accident: all transfers deleted by transaction {xid} of {as_datetime(when):%H:%M:%S.%f} UTC"
         )
-        return when
+        return xid, when
 
     def _wait_until_restorable(self, stage: Stage, asked: CommitTime) -> None:
         """The work goes on until the moment is proven restorable."""
@@ -245,7 +251,7 @@ class Story:
 
     def _restore(self, stage: Stage, asked: CommitTime) -> tuple[State, float]:
         """Plan and restore as on an empty machine; the rows that are there then, and the seconds."""
-        config = stage.write_reader_config(stage.folder / "reader.toml", state=stage.folder / "reader-state")
+        config = self._reader_config(stage)
         at = format_rfc3339(asked)
         plan = json.loads(stage.run("plan", "--at", at, "--output", "json", config=config).stdout)
         self._say(
@@ -279,12 +285,29 @@ class Story:
         )
         return state, rto_s
 
+    def _reader_config(self, stage: Stage) -> Path:
+        """An empty machine's: the repository and one custodian's key."""
+        return stage.write_reader_config(stage.folder / "reader.toml", state=stage.folder / "reader-state")
+
+    def _rescue(self, stage: Stage, culprit: int, accident: CommitTime) -> dict[int, Transfer]:
+        """The other way: find the transaction, and get only its rows back. Raises RestoreFailed."""
+        began_s = self._clock.monotonic_s()
+        found = rescue(stage, self._reader_config(stage), accident, major=self._options.major)
+        if found.xid != culprit:
+            raise RestoreFailed(f"find names transaction {found.xid} instead of {culprit}")
+        self._say(
+            f"find: transaction {found.xid} deleted {found.deleted} transfers; "
+            f"rescue --at before-xid:{found.xid}: {len(found.transfers)} rows as CSV, nothing else touched "
+            f"({self._clock.monotonic_s() - began_s:.1f} s)"
+        )
+        return found.transfers
+
     def _say_proof(self, proof: Proof, asked: CommitTime) -> None:
         if proof.holds:
             self._say(
                 f"PROOF: all {proof.accounts} accounts and {proof.transfers} transfers are exactly as "
                 f"recorded at {as_datetime(asked):%H:%M:%S} UTC; "
-                f"{proof.lost_to_the_accident} deleted rows are back"
+                f"{proof.lost_to_the_accident} deleted rows are back, by restore and by rescue"
             )
         else:
             self._say(f"NOT PROVEN: {len(proof.differences)} rows differ; {'; '.join(proof.differences[:3])}")
@@ -296,6 +319,7 @@ def prove(
     asked: CommitTime,
     found: State,
     accident: CommitTime,
+    rescued: dict[int, Transfer],
 ) -> Proof:
     """Compare every row with what the workload recorded."""
     wanted = expected_state(recorded, times, asked)
@@ -309,13 +333,35 @@ def prove(
         for number in sorted(wanted.transfers.keys() | found.transfers.keys())
         if wanted.transfers.get(number) != found.transfers.get(number)
     ]
+    differences += _wrongly_rescued(recorded, times, accident, rescued)
     before = {transfer.id for one in recorded if times[one.xid] < accident for transfer in one.transfers}
     return Proof(
         accounts=len(wanted.balances),
         transfers=len(wanted.transfers),
         differences=tuple(differences),
         lost_to_the_accident=len(before & found.transfers.keys()),
+        rescued=len(rescued),
     )
+
+
+def _wrongly_rescued(
+    recorded: list[Committed],
+    times: dict[int, CommitTime],
+    accident: CommitTime,
+    rescued: dict[int, Transfer],
+) -> Iterator[str]:
+    """What differs from the rows just before the accident.
+
+    Transactions that committed within a few milliseconds of it may stand on either side of it in the WAL,
+    whose order their times need not have.
+    """
+    until = {transfer.id: (times[one.xid], transfer) for one in recorded for transfer in one.transfers}
+    for number, (time, transfer) in until.items():
+        if time < accident - SAME_MOMENT_US and number not in rescued:
+            yield f"transfer {number} is not among the rescued"
+        if number in rescued and (rescued[number] != transfer or time > accident + SAME_MOMENT_US):
+            yield f"rescued transfer {number}: {rescued[number]} instead of {transfer}"
+    yield from (f"rescued transfer {number} was never made" for number in rescued.keys() - until.keys())
 
 
 def end_server(pid: int, data_directory: Path, rest: threading.Event) -> None:
