@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not skim.COMPILED, reason="the compiled part is 
 
 NOON = 1_795_348_800_000_000
 BUSY_COMMITS = 400
-PREPARE, COMMIT_PREPARED = 0x10, 0x30
+COMMIT, PREPARE, COMMIT_PREPARED = 0x00, 0x10, 0x30
 
 
 def busy() -> WalWriter:
@@ -147,6 +147,22 @@ def test_every_form_of_an_event_is_seen_alike(kind: int, length: int) -> None:
         wal.commit(NOON + 1)
         wal.filler(2 * MIB)
         scanned_alike(wal.segments())
+
+
+FAR_AWAY = [2**63 - 1, -(2**63), 2**62 - 1, 1 - 2**62]
+
+
+@pytest.mark.parametrize("first", FAR_AWAY)
+@pytest.mark.parametrize("second", FAR_AWAY)
+def test_times_at_the_ends_of_what_a_record_can_say_are_seen_alike(first: int, second: int) -> None:
+    """Their differences are more than 64 bits hold."""
+    wal = WalWriter(3)
+    wal.commit(NOON)
+    for time in (first, second, first):
+        wal.record(TRANSACTION, COMMIT, main_data(time.to_bytes(8, "little", signed=True)), xid=9)
+    wal.commit(NOON + 1)
+    wal.switch()
+    scanned_alike(wal.segments())
 
 
 def test_the_checksum_is_the_plain_one() -> None:

@@ -38,6 +38,9 @@ enum {
 
 enum { CRC_NONE, CRC_WANTED, CRC_ALL };
 
+/* Times beyond it are left to Python: the difference of two within it fits into 64 bits. */
+#define TIME_BOUND ((int64_t)1 << 62)
+
 static uint16_t u16(const uint8_t *at) { uint16_t v; memcpy(&v, at, 2); return v; }
 static uint32_t u32(const uint8_t *at) { uint32_t v; memcpy(&v, at, 4); return v; }
 static uint64_t u64(const uint8_t *at) { uint64_t v; memcpy(&v, at, 8); return v; }
@@ -196,7 +199,7 @@ static void keep(Skim *s, uint64_t offset)
     s->kept[s->kept_count++] = (uint32_t)offset;
 }
 
-/* The time of an event from the first bytes of its body; 0 where the body is not laid out as expected. */
+/* The time of an event from the first bytes of its body; 0 where these are not as expected. */
 static int event_time(const uint8_t *body, size_t have, size_t total, int operation, int64_t *time)
 {
     size_t at = 0, length;
@@ -222,7 +225,7 @@ static int event_time(const uint8_t *body, size_t have, size_t total, int operat
     if (length != total - at || at + in + 8 > have)
         return 0;
     *time = (int64_t)u64(body + at + in);
-    return 1;
+    return *time > -TIME_BOUND && *time < TIME_BOUND;
 }
 
 static void count_event(Skim *s, int operation, uint64_t offset, int64_t time)
