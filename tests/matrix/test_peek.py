@@ -13,6 +13,7 @@ import pytest
 from restore.throwawayfolder import MARKER
 from tests.integration.scene import Scene, Scenes, until
 from tests.integration.test_refusals import stored
+from tests.kit.postgres import as_server_user
 from walarchiver.demo.stage import environment
 
 NAME = '"Größe ""x"" \'y\' %s; --"'
@@ -38,6 +39,10 @@ def harmful(scenes: Scenes, major: int) -> Scene:
     sql = scene.cluster.psql
     sql(f"CREATE TABLE {NAME} AS SELECT n, 'r' || n AS text FROM generate_series(1, 1000) n")
     sql("ALTER DATABASE postgres SET default_transaction_read_only = off")
+    space = scene.stage.folder / "space"
+    space.mkdir()
+    sql(f"CREATE TABLESPACE space LOCATION '{as_server_user(scene.cluster, space)}'")
+    sql("CREATE TABLE far TABLESPACE space AS SELECT generate_series(1, 10) AS n")
     with (scene.cluster.data_dir / "postgresql.auto.conf").open("a") as auto:
         auto.writelines(f"{name} = '{value}'\n" for name, value in HARMFUL.items())
     scene.json("backup")
@@ -140,6 +145,7 @@ def test_a_peek_shows_the_moment_touches_nothing_and_leaves_nothing(scenes: Scen
         "SHOW archive_mode",
         "SHOW shared_preload_libraries",
         "SHOW transaction_read_only",
+        "SELECT sum(n), (SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE oid > 9999) FROM far",
         "SELECT NULL::int AS nothing, true AS yes, 2.50 AS exact, '{\"a\": [1]}'::jsonb AS inside",
     ]
     words = [word for statement in statements for word in ("-c", statement)]
@@ -156,8 +162,11 @@ def test_a_peek_shows_the_moment_touches_nothing_and_leaves_nothing(scenes: Scen
         [[""]],
         [["on"]],
     ]
-    assert results[5]["columns"] == ["nothing", "yes", "exact", "inside"]
-    assert results[5]["rows"] == [[None, True, "2.50", {"a": [1]}]]
+    ((total, location),) = results[5]["rows"]
+    assert total == 55
+    assert Path(location).is_relative_to(root)
+    assert results[6]["columns"] == ["nothing", "yes", "exact", "inside"]
+    assert results[6]["rows"] == [[None, True, "2.50", {"a": [1]}]]
     shown, errors = second.communicate(timeout=120)
     assert second.returncode == 1, errors
     assert shown.split() == ["count", "-------", "0", "(1", "row)"]
