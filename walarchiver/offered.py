@@ -129,12 +129,8 @@ class Offered:
         digest = self.hasher.hexdigest()
         match self.file:
             case SegmentFile() | PartialFile():
-                page = self.page
-                assert page is not None
-                first = FirstPage(
-                    page.magic, str(page.system), page.timeline, page.address, page.segment_size
-                )
-                return WalRecord(name=name, digest=digest, len=self.length, objects=objects, page=first)
+                page = self._first_page()
+                return WalRecord(name=name, digest=digest, len=self.length, objects=objects, page=page)
             case HistoryFile(timeline):
                 forks = tuple(ForkFact(fork.parent, fork.switch) for fork in self._ancestry(timeline).forks)
                 return HistoryRecord(name=name, digest=digest, len=self.length, objects=objects, forks=forks)

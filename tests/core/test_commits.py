@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.kit.wal import MIB, PAGE, SYSTEM, TRANSACTION, XLOG, WalWriter, main_data
+from tests.kit.wal import HEAP, MIB, PAGE, SYSTEM, TRANSACTION, XLOG, WalWriter, main_data
 from walarchiver.core.commits import next_record, records_from, scan_segment
+from walarchiver.core.decoding import DECODED, decode
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import POSTGRES_EPOCH_US, CommitTime
 from walarchiver.core.scan import (
@@ -21,7 +22,9 @@ from walarchiver.core.scan import (
     SegmentScan,
 )
 from walarchiver.core.segment import Segment
+from walarchiver.core.tally import Tally
 from walarchiver.core.walreader import CrcPolicy
+from walarchiver.core.walrecord import WalRecord, record_kind
 
 NOON = 1_795_348_800_000_000
 
@@ -304,6 +307,28 @@ def test_a_record_that_is_not_whole_is_not_the_next_one() -> None:
     only = {3: wal.segments()[3]}
     assert next_record(wal.placed[-2].start, only.get, segment_size=MIB) is None
     assert next_record(wal.placed[-3].start, only.get, segment_size=MIB) == wal.placed[-3].start
+
+
+def test_behind_damage_there_is_no_next_record() -> None:
+    wal = spanning(length=5000)
+    data = bytearray(wal.segments()[3])
+    data[wal.placed[5].start % MIB + 8] ^= 1  # it no longer names the record before it
+    pages = {3: bytes(data), 4: wal.segments()[4]}
+    assert next_record(Lsn(wal.placed[5].start + 8), pages.get, segment_size=MIB) is None
+    assert next_record(wal.placed[4].start, pages.get, segment_size=MIB) == wal.placed[4].start
+
+
+def test_every_kind_of_record_means_something_to_recovery_exactly_if_it_is_listed() -> None:
+    """A walk hops over what is not listed: nothing that counts may be left out."""
+    body = main_data(bytes(250))
+    for rmid in (XLOG, TRANSACTION, HEAP):
+        for info in range(256):
+            record = WalRecord(Lsn(8), Lsn(400), 276, 800, Lsn(0), rmid, info, body, 15)
+            decoded = decode(record)
+            assert (decoded is not None) == (record_kind(rmid, info) in DECODED), (rmid, info)
+            tally = Tally(keep_events=True)
+            tally.add(decoded)
+            assert (tally == Tally(keep_events=True)) == (decoded is None)
 
 
 def test_records_are_read_from_a_position_until_the_files_end() -> None:

@@ -15,6 +15,7 @@ from walarchiver.core.scan import Ending
 from walarchiver.core.segment import SegmentBytes
 from walarchiver.core.walreader import Buffer, CrcPolicy, Walk
 from walarchiver.core.walrecord import WalRecord, record_kind
+from walarchiver.errors import CorruptSegment
 
 lengths = st.one_of(
     st.integers(26, 300), st.integers(7_900, 8_300), st.integers(15_000, 40_000), st.just(MIB + 20_000)
@@ -234,6 +235,37 @@ def test_a_page_that_overwrites_without_naming_the_torn_record_ends_the_walk() -
     assert found.problem == "page at 0/302000 overwrites a record it does not name"
 
 
+def test_a_record_cut_off_where_it_overwrites_another_proves_nothing() -> None:
+    wal = WalWriter(3)
+    wal.filler(300)
+    wal.tear(200_000)
+    found = walk({3: wal.segments()[3][: PAGE + 24 + 40]})
+    assert seen(found) == put(wal.placed[:1])
+    assert found.overwritten == []
+    assert found.ending is not Ending.WHOLE
+
+
+def test_a_page_that_goes_on_with_a_record_nobody_began_ends_the_walk() -> None:
+    wal = WalWriter(3)
+    wal.filler(PAGE - 40)
+    wal.filler(300)
+    assert wal.placed[1].start == 3 * MIB + PAGE + 24
+    data = bytearray(wal.segments()[3])
+    data[PAGE + 2] |= 1  # FIRST_IS_CONTRECORD
+    data[PAGE + 16 : PAGE + 20] = struct.pack("<I", 100)
+    found = walk({3: bytes(data)})
+    assert seen(found) == put(wal.placed[:1])
+    assert (found.ending, found.problem) == (Ending.BAD, "page at 0/302000 continues no record")
+
+
+def test_a_first_block_that_refers_to_the_one_before_it_is_refused() -> None:
+    body = bytes((0, 0x80)) + struct.pack("<HI", 0, 7)
+    record = WalRecord(Lsn(8), Lsn(48), 24 + len(body), 0, Lsn(0), HEAP, 0, body, 15)
+    with pytest.raises(CorruptSegment, match="cannot be taken apart") as refused:
+        record.parts()
+    assert str(refused.value.__cause__) == "the first block names no relation"
+
+
 # --- how it ends ---------------------------------------------------------------------------------------
 
 
@@ -363,6 +395,8 @@ def test_overwritten_stretches_never_raise_and_never_make_a_record(junk: bytes, 
 
 
 @given(st.integers(0, len(MIXED_BYTES)))
+@example(cut=PAGE + 20)  # inside a page's header
+@example(cut=MIB + 30)  # inside a segment's first header
 @settings(max_examples=150, deadline=None)
 def test_input_cut_anywhere_gives_exactly_the_records_before_the_cut(cut: int) -> None:
     found = walk(as_segments(MIXED_BYTES[:cut]))

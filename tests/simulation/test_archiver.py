@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,18 +12,23 @@ import pytest
 
 from tests.kit.chance import SteppingClock
 from tests.kit.faultystore import Event, Fault
+from tests.kit.wal import WalWriter
 from tests.kit.walmaker import MIB, make_segment
 from tests.simulation.test_depositor import assert_epochs_first
 from tests.simulation.world import SYSTEM, SYSTEM_ID, Process, World, name_of, segment_bytes, wal_file
 from walarchiver import archiver as archiver_module
-from walarchiver.archiver import Archived
+from walarchiver import scanner as scanner_module
+from walarchiver.archiver import SEALINGS_MAX, Archived
+from walarchiver.catalog import Catalog
 from walarchiver.clock import SystemRandom
+from walarchiver.core.commits import scan_segment
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.segment import Segment, SegmentBytes
 from walarchiver.errors import (
     CorruptHistory,
     CorruptSegment,
+    EpochOutdated,
     NotARegularFile,
     NotAWalFile,
     SegmentChanged,
@@ -34,7 +39,9 @@ from walarchiver.errors import (
     WrongCluster,
 )
 from walarchiver.format.records import HorizonRecord, Record
+from walarchiver.format.scans import ScanRecord, segment_scan
 from walarchiver.offered import open_plainly
+from walarchiver.scanner import Scanner
 from walarchiver.storage.directory import DirectoryStore
 
 NAME = name_of(1)
@@ -739,3 +746,84 @@ def test_a_sample_that_rode_into_a_lost_race_rides_again(tmp_path: Path) -> None
 
     asyncio.run(run())
     assert reader(world).catalog.horizons() == [SAMPLE]
+
+
+# --- scans ------------------------------------------------------------------------------------------------
+
+
+def written(number: int) -> WalWriter:
+    """A segment with commits, and a last record that goes on in the next one."""
+    wal = WalWriter(number, system=SYSTEM_ID, major=15)
+    wal.commit(1_795_348_800_000_000)
+    wal.pad_to(1000)
+    wal.filler(3000)
+    return wal
+
+
+def scanned(tmp_path: Path, *, next_too: bool = True) -> tuple[World, ScanRecord | None]:
+    world = World()
+    process = world.began()
+    segments = written(1).segments()
+    path = wal_file(tmp_path, NAME, segments[1])
+    if next_too:
+        wal_file(tmp_path, name_of(2), segments[2])
+
+    async def run() -> Archived:
+        async with process.archiving(scanner=Scanner(MIB)) as archiver:
+            return await archiver.archive(NAME, path)
+
+    assert asyncio.run(run()) == Archived(NAME, MIB, fresh=True)
+    reading = reader(world)
+    assert reading.plain(NAME) == segments[1]
+    record = reading.catalog.file(NAME)
+    assert record is not None
+    return world, reading.catalog.scan(NAME, record.digest)
+
+
+def test_a_segments_scan_is_recorded_in_the_entry_of_the_segment(tmp_path: Path) -> None:
+    world, record = scanned(tmp_path)
+    expected, _ = scan_segment(Segment(1, 1), written(1).segments().get, segment_size=MIB)
+    assert record is not None
+    assert segment_scan(record, Segment(1, 1), system=SYSTEM_ID, magic=0xD110) == expected
+    assert len(world.keys(LEDGER)) == 2, "the scan went into an entry of its own"
+
+
+def test_a_segment_whose_last_record_is_not_written_yet_is_archived_without_a_scan(tmp_path: Path) -> None:
+    assert scanned(tmp_path, next_too=False)[1] is None
+
+
+def test_a_scan_that_fails_holds_no_segment_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_words: object, **_more: object) -> None:
+        raise RuntimeError("a bug in the walk")
+
+    monkeypatch.setattr(scanner_module, "scan_segment", failing)
+    assert scanned(tmp_path)[1] is None
+
+
+# --- keyrings that keep changing --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [SEALINGS_MAX - 1, SEALINGS_MAX])
+def test_a_file_is_sealed_anew_while_keyrings_change_and_given_up_in_the_end(
+    tmp_path: Path, changes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    process = world.began()
+    path = wal_file(tmp_path, NAME)
+    truly = process.depositor.epoch_records_of_today
+    left = [EpochOutdated("another keyring is in force")] * changes
+
+    def outdated(catalog: Catalog, epochs: Iterable[str]) -> tuple[Record, ...]:
+        if left:
+            raise left.pop()
+        return truly(catalog, epochs)
+
+    monkeypatch.setattr(process.depositor, "epoch_records_of_today", outdated)
+    if changes < SEALINGS_MAX:
+        assert process.archive(path)[0].fresh
+    else:
+        with pytest.raises(EpochOutdated):
+            process.archive(path)
+        assert_nothing_recorded(world)
+        assert process.archive(path)[0].fresh, "the next call does not begin anew"
+    assert reader(world).plain(NAME) == path.read_bytes()

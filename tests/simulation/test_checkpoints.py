@@ -361,6 +361,44 @@ def test_the_daemon_writes_roll_ups_and_checkpoints_in_the_background_and_alarms
     assert reader.catalog.dump() == scene.process.catalog.dump()
 
 
+def test_where_nothing_is_due_nothing_is_recorded_and_that_is_no_failure() -> None:
+    scene = Scene()
+
+    async def run() -> tuple[bool, Kept | None]:
+        with ThreadPoolExecutor(2) as pool:
+            upkeep = Upkeep(LedgerQueue(scene.process.ledger, pool), scene.keeper(), pool)
+            return await upkeep.checkpoint(), upkeep.kept
+
+    assert asyncio.run(run()) == (True, scene.keeper().kept)
+    assert scene.checkpoints() == []
+
+
+def test_failures_make_the_pauses_grow_to_an_hour_and_a_success_ends_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene()
+    pauses: list[float] = []
+    answers = [True, *[False] * 8, True]
+
+    async def run() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            upkeep = Upkeep(LedgerQueue(scene.process.ledger, pool), scene.keeper(), pool)
+
+            async def part() -> bool:
+                if len(answers) == 1:
+                    upkeep.stop()
+                return answers.pop(0)
+
+            async def sleep(pause_s: float) -> None:
+                pauses.append(pause_s)
+
+            monkeypatch.setattr(asyncio, "sleep", sleep)
+            await upkeep._repeat(part)
+
+    asyncio.run(run())
+    assert pauses == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600, 60]
+
+
 def test_a_daemon_that_stops_leaves_its_parts_and_alarms_nobody() -> None:
     scene = Scene()
     scene.process = grown(scene.world, BLOCK)

@@ -388,3 +388,22 @@ def test_requests_for_different_destinations_do_not_disturb_each_other(scene: Sc
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, (1, 2, 3, 4))) == [segment_bytes(name_of(n)) for n in (1, 2, 3, 4)]
+
+
+def test_a_timeline_of_which_only_the_history_is_there_ends_nothing(scene: Scene) -> None:
+    """A promotion that has archived nothing yet: what lies behind the parent's end stays what it was."""
+    path = wal_file(scene.folder.parent / "pg_wal", "00000003.history", b"1\t0/400000\tx\n2\t0/500000\ty\n")
+    scene.writer.archive(path)
+    with pytest.raises((ProvenAbsent, FetchInDoubt)):
+        scene.fetch(name_of(7, 3))
+    with pytest.raises(FetchInDoubt):
+        scene.fetch(name_of(5))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_belongs_to_whom_the_folder_belongs(scene: Scene) -> None:
+    """PostgreSQL has to be able to read and remove what a server that runs as root puts there."""
+    os.chown(scene.folder, 65_534, 65_533)
+    scene.fetch(name_of(1))
+    found = scene.destination.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (65_534, 65_533, 0o600)

@@ -31,6 +31,7 @@ from walarchiver.ledgerqueue import LedgerQueue
 from walarchiver.offered import ClusterFacts
 from walarchiver.ports import Identity, ObjectStore, Recipient
 from walarchiver.repository import Repository
+from walarchiver.scanner import Scanner
 from walarchiver.storage.memory import MemoryStore
 
 SYSTEM_ID = 7_300_000_000_000_000_001
@@ -169,6 +170,7 @@ class Process:
         accompanied: Callable[[Sequence[Record]], None] = lambda _records: None,
         threads: int = 8,
         budget: int = 256 << 20,
+        scanner: Scanner | None = None,
     ) -> AsyncIterator[Archiver]:
         """An archiver with its ledger queue running; the process ends with the block."""
         with ThreadPoolExecutor(threads) as io, ThreadPoolExecutor(2) as cpu:
@@ -181,6 +183,7 @@ class Process:
                 cpu=cpu,
                 io=io,
                 budget=ByteBudget(budget),
+                scanner=scanner,
                 companions=companions,
                 accompanied=accompanied,
                 observe=self.observe,

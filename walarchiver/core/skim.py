@@ -21,7 +21,7 @@ from walarchiver.core.segment import Segment
 from walarchiver.core.tally import EventSums, Tally
 from walarchiver.core.walpage import LONG_HEADER_BYTES, PAGE_BYTES, SHORT_HEADER_BYTES, SegmentIdentity
 from walarchiver.core.walreader import Buffer, CrcPolicy
-from walarchiver.core.walrecord import RECORD_HEADER, RECORD_HEADER_BYTES, WalRecord, is_switch
+from walarchiver.core.walrecord import RECORD_HEADER, RECORD_HEADER_BYTES, WalRecord
 from walarchiver.errors import CorruptSegment
 
 try:
@@ -134,9 +134,7 @@ class _Reading:
             raw += piece
             at += len(piece)
         _total, xid, prev, kind, _crc = RECORD_HEADER.unpack_from(raw)
-        end = self.base + at + -at % 8
-        if is_switch(kind):
-            end += -end % self.identity.segment_size
+        end = self.base + at + -at % 8  # a switch, which ends elsewhere, is not decoded
         body = bytes(raw[RECORD_HEADER_BYTES:])
         major = self.identity.major
         start = Lsn(self.base + offset)

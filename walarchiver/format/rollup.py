@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import zstandard
 
 from walarchiver.core.objectname import ROLL_ENTRIES
-from walarchiver.errors import MalformedObject, ObjectDamaged, ObjectMisplaced, Untrusted
+from walarchiver.errors import MalformedObject, ObjectMisplaced, Untrusted
 from walarchiver.format.canonical import canonical_json, parse_object
 from walarchiver.format.chain import Accepted, ChainState, Void
 from walarchiver.format.entry import ENTRY_BYTES_MAX
@@ -133,18 +133,17 @@ class _Content:
 
     def take(self, length: int) -> bytes:
         while len(self._held) < length:
-            if not self._fill():
-                raise ObjectDamaged("roll-up ends early")
+            filled = self._fill()
+            assert filled, "a frame gives what it announces, which is what the lengths add up to, or raises"
         taken = bytes(memoryview(self._held)[:length])
         del self._held[:length]
         return taken
 
     def end(self) -> None:
-        """Raises ObjectDamaged unless all was taken and the frame ended well."""
-        while not self._held and self._fill():
-            pass
-        if self._held:
-            raise ObjectDamaged("roll-up goes on behind its entries")
+        """Once all that was announced is taken. Raises ObjectDamaged unless the frame ended well."""
+        assert not self._held, "a frame gives no more than it announces"
+        self._fill()
+        assert not self._held, "a frame gives no more than it announces"
 
     def _fill(self) -> bool:
         piece = next(self._pieces, None)
