@@ -84,7 +84,7 @@ def choose_time(branch: Branch, time: CommitTime, *, include_disputed: bool) -> 
     newest: BaseBackup | None = None
     for backup in trail.usable():
         newest = newest or backup
-        earliest = guard(branch, backup)
+        earliest = backup.stop_time if backup.stop_time > time else guard(branch, backup)
         if earliest > time:
             trail.notes.append(
                 f"base backup {backup_text(backup)} is too new: it shows nothing before {moment(earliest)}"

@@ -195,7 +195,8 @@ class Branch:
     @property
     def samples(self) -> SampleIndex:
         """The horizon samples of every timeline."""
-        return self._knowledge.samples or ListedSamples(self.view.horizons)
+        known = self._knowledge.samples
+        return ListedSamples(self.view.horizons) if known is None else known
 
     def _walk(self, start: Lsn) -> Walk:
         first = start // self.size

@@ -16,6 +16,7 @@ from restore.core.model import (
     WalKnowledge,
 )
 from restore.core.planner import decide
+from restore.core.scanindex import ListedSamples
 from restore.core.windows import latest_restorable, windows
 from tests.restore_core.scenes import ask, at, full, gap_world, stop_of, three_commits
 from tests.restore_core.synthetic import SECOND, SIZE, SLOTS, T0, end_of, new_world, start_of
@@ -371,3 +372,41 @@ def test_a_plan_asks_for_events_only_where_they_can_matter() -> None:
 )
 def test_a_position_inside_a_page_header_counts_as_the_pages_start(lsn: int, settled: int) -> None:
     assert settled_lsn(Lsn(lsn), SIZE) == settled
+
+
+def test_base_backups_that_ended_later_are_passed_over_without_opening_anything() -> None:
+    world, writer = three_commits()
+    for day in range(2, 9):
+        writer.backup(f"day {day}", day * 1000 * SECOND)
+        writer.commit(day * 1000 * SECOND + SECOND, 1000 + day)
+        full(writer)
+    opened: list[int] = []
+
+    def events(path: TimelineHistory, number: int) -> object:
+        opened.append(number)
+        return world.events(path, number)
+
+    decision = decide(world.view(), at(25), replace(world.knowledge(), events=events))  # type: ignore[arg-type]
+    assert stop_of(decision)[2] == 739
+    assert set(opened) <= {1, 8}, "the stop's, and the last"
+
+
+class _Unread(ListedSamples):
+    """Samples that nobody may go through from one end to the other."""
+
+    def __len__(self) -> int:
+        raise AssertionError("every sample was read")
+
+    def __getitem__(self, index: object) -> object:
+        raise AssertionError("every sample was read")
+
+
+def test_a_plan_asks_for_the_samples_that_can_matter_only() -> None:
+    world, writer = three_commits()
+    for second in range(61, 90):
+        writer.sample(second * SECOND)
+    unread = _Unread(world.horizons)
+    view = replace(world.view(), horizons=unread)  # type: ignore[arg-type]
+    decision = decide(view, at(88), replace(world.knowledge(), samples=unread))
+    assert decision.verdict is Verdict.IDLE
+    assert decision.horizon == T0 + 88 * SECOND
