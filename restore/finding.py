@@ -8,7 +8,7 @@ Gather → walk (several processes) → follow files → answer. Changes nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from restore.core.branches import path_to
 from restore.core.collecting import Asked, Collector
@@ -16,22 +16,27 @@ from restore.core.filehistory import FileHistory, Follower, Range
 from restore.core.findings import Finding, Kind, findings
 from restore.core.joining import precedes
 from restore.core.model import View
-from restore.core.searchrange import SearchRange, before_of, search_range
+from restore.core.namesakes import namesakes, unlisted, unseen
+from restore.core.searchrange import SearchRange, before_of, samples_on, search_range
 from restore.core.tables import Listed, Table, Wanted, table_of_file, tables_named
 from restore.core.walk import Branch
 from restore.relationlists import asked_ones, live_lists, saved_lists
 from restore.walreader import WalReader
 from restore.walsearch import Piece, Source, walk_path
 from walarchiver.assembly import Archive
-from walarchiver.core.coverage import segment_on_path
+from walarchiver.core.coverage import coverage_on_path, segment_on_path
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn, format_lsn
+from walarchiver.core.moment import format_rfc3339
 from walarchiver.core.relfile import RelFile
 from walarchiver.core.scan import Ending
 from walarchiver.core.stretch import walk_stretch
 from walarchiver.core.touch import Watch
-from walarchiver.errors import NotReachable
+from walarchiver.errors import NotReachable, TableNotListed
 
+NEAR_LIST = 32
+"""A list of relations that lies so many segments before the asked time is taken into what is read: from a
+place inside it every row of pg_class can be followed."""
 BACK_MAX = 256
 """Segments read before the asked time to meet the beginnings of long transactions."""
 _NOTHING = Watch(frozenset(), {})
@@ -154,20 +159,38 @@ def find(
         )
         answer = Answer(path, None)
         if span is None:
-            answer.notes.append("nothing is archived behind the asked time")
+            answer.doubts.append("nothing of the asked time is archived on this timeline")
             return answer
         first, complete = reader.first_of(span, wal)
         branch = Branch(view, path, wal.knowledge())
         answer.start, answer.end = Lsn(first * reader.size), Lsn((span.last + 1) * reader.size)
+        first = min(first, _near_list(branch, view, span, first))
+        answer.start = Lsn(first * reader.size)
         lists = asked_ones(saved_lists(archive, branch, answer.start, answer.end, answer.notes), answer.notes)
     finally:
         wal.close()
     if dsn is not None:
         lists += asked_ones(live_lists(dsn, archive, timeline, question.database, answer.notes), answer.notes)
+    if span.reaches_end and (proven := _proven_us(view, path)) < question.to_us:
+        answer.notes.append(f"what committed after {format_rfc3339(proven)} may not be archived yet")
     wanted = _wanted(lists, question)
     answer.wanted = wanted
     _search(reader, question, span, first, wanted, answer, complete=complete)
     return answer
+
+
+def _proven_us(view: View, path: TimelineHistory) -> int:
+    """The newest moment of which a sample says that its WAL was archived; 0 for none."""
+    return max((sample.time for sample in samples_on(view, path)), default=0)
+
+
+def _near_list(branch: Branch, view: View, span: SearchRange, first: int) -> int:
+    """The segment in which the last base backup before `first` began, if it is near and archived."""
+    before = [backup.start_lsn // view.segment_size for backup in branch.candidates()]
+    near = max((number for number in before if number <= first), default=first)
+    reach = coverage_on_path(view.runs, branch.path, view.segment_size, near)
+    whole = reach.last is not None and reach.last >= span.last
+    return near if whole and first - near <= NEAR_LIST else first
 
 
 def _wanted(lists: Sequence[Listed], question: Question) -> Wanted:
@@ -190,6 +213,11 @@ def _search(
     """Walk, follow, and fill in the answer."""
     files = frozenset(file for table in wanted.tables for file in table.files)
     collector = _collect(reader, question, span, first, wanted, files, answer, complete=complete)
+    tables, unread = namesakes(collector.changes, wanted)
+    wanted = replace(wanted, tables=wanted.tables + tables)
+    if not wanted.tables:
+        raise TableNotListed(f"no table {question.table} is in any list, and none was made in what was read")
+    answer.wanted = wanted
     histories = _follow(collector, wanted, answer)
     met = frozenset(file for _table, history in histories for file in history.files) - files
     if met:
@@ -199,11 +227,18 @@ def _search(
     answer.omitted = collector.omitted
     answer.findings = findings(collector.transactions(), histories, wanted.database, question.kinds)
     answer.doubts += wanted.doubts
+    answer.doubts += unseen(histories, unread)
+    answer.doubts += unlisted(histories, wanted, collector.changes, question.from_us)
     answer.doubts += [doubt for _table, history in histories for doubt in history.doubts]
     if collector.incomplete:
         answer.doubts.append(
             f"{collector.incomplete} transactions may have begun before {format_lsn(answer.start)}, where "
             "the WAL that was read begins; what they did before is not counted"
+        )
+    if collector.remapped:
+        answer.doubts.append(
+            f"the catalogs themselves were rewritten at {format_lsn(collector.remapped[0])}: what became of "
+            "files behind it cannot be followed; give --from behind it as well"
         )
     for one in collector.changes:
         if any(step.moved and step.database == wanted.database for step in one.touch.databases):

@@ -205,7 +205,7 @@ def take_backup(
     *,
     facts: BackupFacts,
     outside_configuration: bytes,
-    relations: bytes = b"",
+    relations: Callable[[], bytes] = bytes,
     depositor: Depositor,
     ledger: Ledger,
     clock: Clock,
@@ -215,16 +215,23 @@ def take_backup(
 ) -> BackupRecord:
     """Take a full base backup and return its record, once it is in the ledger.
 
+    `relations()`: the `facts` part, asked for once the backup has begun, so that its WAL tells the rest.
     Raises BackupFailed (PostgreSQL's message), DatabaseUnavailable, StoreUnavailable, ...
     """
     started_s = clock.monotonic_s()
     backup = f"{as_datetime(clock.now_us()):%Y%m%dT%H%M%SZ}-{random.token(4).hex()}"
-    slots = max(1, min(request.workers + 2, request.memory // (2 * part_bytes)))
-    uploads = _Uploads(depositor, ledger, backup=backup, workers=slots)
+    uploads = _Uploads(depositor, ledger, backup=backup, workers=_slots(request, part_bytes))
     sink = _Sink(uploads, part_bytes)
 
     def report(done: int, total: int | None) -> None:
         progress(BackupProgress(done, total, uploads.stored, clock.monotonic_s() - started_s))
+
+    facts_part = b""
+
+    def begun(timeline: int) -> None:
+        nonlocal facts_part
+        uploads.timeline = timeline
+        facts_part = relations()
 
     try:
         result = stream_base_backup(
@@ -233,17 +240,16 @@ def take_backup(
             checkpoint_fast=request.fast_checkpoint,
             sink=sink,
             progress=report,
-            on_start=lambda timeline: setattr(uploads, "timeline", timeline),
+            on_start=begun,
         )
         manifest = sink.finish()
         if not manifest:
             raise BackupFailed("PostgreSQL sent no backup manifest")
         sink.add_whole("manifest", manifest)
         sink.add_whole("index", index_bytes(BackupIndex(result.streams)))
-        if outside_configuration:
-            sink.add_whole("config", outside_configuration)
-        if relations:
-            sink.add_whole("facts", relations)
+        for role, content in (("config", outside_configuration), ("facts", facts_part)):
+            if content:
+                sink.add_whole(role, content)
         parts = uploads.finish()
     except BaseException:
         uploads.abandon()
@@ -253,6 +259,11 @@ def take_backup(
     )
     commit_one(ledger, fact(f"backup {backup}", record))
     return record
+
+
+def _slots(request: BackupRequest, part_bytes: int) -> int:
+    """How many parts may be under way."""
+    return max(1, min(request.workers + 2, request.memory // (2 * part_bytes)))
 
 
 def _closing_record(

@@ -19,7 +19,7 @@ from enum import StrEnum
 
 from restore.core.joining import Transaction
 from walarchiver.core.relfile import RelFile, Slot
-from walarchiver.core.touch import CatalogStep, FileStep, RowOp
+from walarchiver.core.touch import Born, CatalogStep, FileStep, RowOp
 
 
 class Fate(StrEnum):
@@ -46,6 +46,10 @@ class Row:
     """Files that it got, in order."""
     fates: list[Fate] = field(default_factory=list)
     """Of what it had before each of them: TRUNCATE stands for any new file, a MOVE included."""
+    swaps: list[tuple[int, RelFile]] = field(default_factory=list)
+    """LSN of each exchange of files, and the file that came."""
+    said: Born | None = None
+    """What the WAL says of a relation that was made."""
 
     @property
     def born(self) -> bool:
@@ -91,7 +95,7 @@ class _Reading:
         made, self.pending = self.pending, None
         before, self.updated = self.updated, None
         if step.op is RowOp.INSERT:
-            self.rows.append(Row(None, step.new, [made] if made else []))
+            self.rows.append(Row(None, step.new, [made] if made else [], said=step.born))
             return
         row = self._row(step.old)
         row.now = step.new
@@ -103,6 +107,7 @@ class _Reading:
         elif before is not None and not before.born and row.born and row.files:
             before.files.append(row.files[-1])  # exchanged: the row now has what the other had
             before.fates.append(Fate.REWRITE)
+            before.swaps.append((step.lsn, row.files[-1]))
         else:
             self.updated = row
 
@@ -117,23 +122,25 @@ class Outcome:
     slot: Slot | None = None
     """Its pg_class row afterwards, if known."""
     doubt: str = ""
+    swaps: tuple[tuple[int, RelFile], ...] = ()
+    """As in `Row`."""
 
 
 def outcome_of(row: Row, file: RelFile) -> Outcome:
     """What became of the relation with this row, which had `file` before."""
     if row.died:
-        return Outcome(Fate.DROP)
-    if not row.files:
+        return Outcome(Fate.DROP, swaps=tuple(row.swaps))
+    if not row.fates:
         return Outcome(Fate.UNCLEAR, slot=row.now, doubt="its file was removed, but it got no other one")
     fate = Fate.REWRITE
     tablespace = file.tablespace
-    for next_file, found in zip(row.files[-len(row.fates) :], row.fates, strict=True):
+    for next_file, found in zip(row.files[len(row.files) - len(row.fates) :], row.fates, strict=True):
         if found is Fate.TRUNCATE and next_file.tablespace == tablespace:
             fate = Fate.TRUNCATE
         elif found is Fate.TRUNCATE and fate is Fate.REWRITE:
             fate = Fate.MOVE if len(row.fates) == 1 else fate
         tablespace = next_file.tablespace
-    return Outcome(fate, row.files[-1], row.now)
+    return Outcome(fate, row.files[-1], row.now, swaps=tuple(row.swaps))
 
 
 def outcome_without_row(
@@ -149,6 +156,8 @@ def outcome_without_row(
             return outcome_of(row, file)
     changed = [row for row in rows if row.fates and not row.died]
     deleted = [row for row in rows if row.died and not row.born]
+    if not changed and not deleted:
+        return Outcome(Fate.UNCLEAR, doubt="its file was removed, but nothing in pg_class says why")
     if not changed:
         return Outcome(Fate.DROP)
     paired = _paired(transaction, rows, file)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from restore.core.findings import Kind, raw_kinds
 from restore.core.joining import Joiner, Transaction, precedes
+from walarchiver.core.lsn import Lsn
 from walarchiver.core.relfile import RelFile
 from walarchiver.core.touch import Ended, NextXid, Touches
 
@@ -45,12 +46,15 @@ class Collector:
     omitted: int = 0
     incomplete: int = 0
     """Transactions that ended in the asked time and may have begun before what was read."""
+    remapped: list[Lsn] = field(default_factory=list)
+    """Where the database's catalogs themselves were rewritten."""
     settled_xid: int | None = None
     _first_mark: NextXid | None = None
     _hits: list[tuple[int, int, Transaction]] = field(default_factory=list)
 
     def add(self, stretch: Touches) -> None:
         self._marks(stretch)
+        self.remapped += stretch.remapped
         for one in self.joiner.add(stretch):
             self._keep(one)
 

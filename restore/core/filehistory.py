@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from restore.core.catalogsteps import Fate, Outcome, Row, origin_of, outcome_of, outcome_without_row, rows_of
 from restore.core.joining import Transaction, precedes
@@ -54,6 +54,8 @@ class FileHistory:
     files: set[RelFile] = field(default_factory=set)
     losses: list[Loss] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
+    at_start: bool = False
+    """Whether some file is proved to be the table's where the range begins."""
     found: set[RelFile] = field(default_factory=set)
     """Files that no sighting names: met while following the WAL."""
 
@@ -105,8 +107,9 @@ class Follower:
             self._one(name, history, seen, index, transaction, lineage.get(index), proven=proven, oid=oid)
         history.found = history.files - known
         born = any(row.born for row in lineage.values())
-        if history.files and seen and not born:
-            self._prove_start(name, history, seen, touched)
+        history.at_start = any(self._at_start(file, history, seen, touched) for file in history.files)
+        if history.files and seen and not born and not history.at_start:
+            self._doubt_start(name, history, seen)
         return history
 
     def _one(
@@ -122,33 +125,51 @@ class Follower:
         oid: int,
     ) -> None:
         """What a transaction did to the table's file, if anything."""
-        given_up = next((file for file in transaction.dropped if file in history.files), None)
+        made = {step.file for step in transaction.touch.created}
+        given_up = min(
+            (file for file in transaction.dropped if file in history.files),
+            key=lambda file: file in made,
+            default=None,
+        )
         lost = row is not None and not row.born and (row.died or bool(row.fates))
         if given_up is None and not lost:
             if row is not None:
                 history.files.update(row.files)
             return
         later = frozenset(one.file for one in seen if one.lsn > transaction.lsn and one.file is not None)
-        stays = bool(later - {given_up})
-        doubt = ""
-        if row is not None and (proven or given_up is not None):
-            outcome = outcome_of(row, given_up or RelFile(row.files[0].tablespace if row.files else 0, 0, 0))
-            if not proven:
-                doubt = "its row in pg_class was last seen before the range"
-        elif given_up is not None:
-            outcome = outcome_without_row(transaction, self._rows[index], given_up, later, stays=stays)
-        else:
+        outcome = self._outcome(index, transaction, row, given_up, later, proven=proven)
+        if outcome is None:
             return
         if oid and (self._database, oid) in transaction.touch.truncated and outcome.fate is not Fate.DROP:
             outcome = Outcome(Fate.TRUNCATE, outcome.file, outcome.slot, outcome.doubt)
-        doubt = outcome.doubt or doubt
-        if doubt and not (outcome.file is not None and outcome.file in later):
+        if outcome.doubt and not (outcome.file is not None and outcome.file in later):
             history.doubts.append(
-                f"{name}: transaction {transaction.xid} at {format_lsn(transaction.lsn)}: {doubt}"
+                f"{name}: transaction {transaction.xid} at {format_lsn(transaction.lsn)}: {outcome.doubt}"
             )
         if outcome.file is not None:
             history.files.add(outcome.file)
         history.losses.append(Loss(transaction, given_up, outcome))
+
+    def _outcome(
+        self,
+        index: int,
+        transaction: Transaction,
+        row: Row | None,
+        given_up: RelFile | None,
+        later: frozenset[RelFile],
+        *,
+        proven: bool,
+    ) -> Outcome | None:
+        """What a transaction that gave up the table's file, or changed its row, made of the table."""
+        if row is not None and proven:
+            return outcome_of(row, given_up or RelFile(row.files[0].tablespace if row.files else 0, 0, 0))
+        if given_up is None:
+            return None
+        stays = bool(later - {given_up})
+        found = outcome_without_row(transaction, self._rows[index], given_up, later, stays=stays)
+        if row is None or not found.doubt:
+            return found
+        return replace(outcome_of(row, given_up), doubt="its row in pg_class was last seen before the range")
 
     # --- the row of pg_class ----------------------------------------------------------------------
 
@@ -203,12 +224,8 @@ class Follower:
 
     # --- the beginning ----------------------------------------------------------------------------
 
-    def _prove_start(
-        self, name: str, history: FileHistory, seen: Sequence[Sighting], touched: frozenset[RelFile]
-    ) -> None:
-        """Add a doubt unless some file is proved to be the table's at the start of the range."""
-        if any(self._at_start(file, history, seen, touched) for file in history.files):
-            return
+    def _doubt_start(self, name: str, history: FileHistory, seen: Sequence[Sighting]) -> None:
+        """Say that no file is proved to be the table's at the start of the range, if it was there."""
         before = [one for one in seen if one.lsn <= self._span.start]
         if before and not before[-1].there:
             return  # it was made in the range, or is not of this database at all

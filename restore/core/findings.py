@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from restore.core.catalogsteps import Fate
-from restore.core.filehistory import FileHistory
+from restore.core.filehistory import FileHistory, Loss
 from restore.core.joining import Transaction
 from restore.core.tables import Table
 from walarchiver.core.lsn import Lsn
@@ -105,6 +105,10 @@ def findings(
     kinds: frozenset[Kind],
 ) -> list[Finding]:
     """One finding per transaction that did anything of the `kinds` to any of the tables, in WAL order."""
+    copied: dict[tuple[Lsn, RelFile], int] = {}
+    for _table, history in tables:
+        for loss in history.losses:
+            _note_copies(loss, copied)
     by_file = {file: table.name for table, history in tables for file in history.files}
     fates: dict[Lsn, dict[str, set[Kind]]] = {}
     for table, history in tables:
@@ -114,15 +118,23 @@ def findings(
     names = sorted({table.name for table, _ in tables})
     found = []
     for one in transactions:
-        finding = _finding(one, by_file, fates.get(one.lsn, {}), names, database)
+        finding = _finding(one, by_file, copied, fates.get(one.lsn, {}), names, database)
         if finding.kinds & (kinds | {Kind.UNCLEAR}):
             found.append(finding)
     return found
 
 
+def _note_copies(loss: Loss, copied: dict[tuple[Lsn, RelFile], int]) -> None:
+    """Count the rows that a rewrite copied into the new file before it put it in the old one's place."""
+    for lsn, file in loss.outcome.swaps:
+        count = sum(rows for at, into, rows in loss.transaction.touch.copies if into == file and at <= lsn)
+        copied[loss.transaction.lsn, file] = count
+
+
 def _finding(
     one: Transaction,
     by_file: Mapping[RelFile, str],
+    copied: Mapping[tuple[Lsn, RelFile], int],
     fates: Mapping[str, set[Kind]],
     names: list[str],
     database: int,
@@ -134,7 +146,9 @@ def _finding(
 
     for file, rows in one.touch.rows.items():
         if file in by_file:
-            part(by_file[file]).rows.add(rows)
+            mine = part(by_file[file]).rows
+            mine.add(rows)
+            mine.inserted -= copied.get((one.lsn, file), 0)
     for each in parts.values():
         each.kinds |= kinds_of_rows(each.rows)
     made = {step.file for step in one.touch.created}

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from restore.core.filehistory import Sighting
+from walarchiver.core.lsn import Lsn
 from walarchiver.core.relfile import RelFile
 from walarchiver.errors import TableNotListed
 from walarchiver.format.relationmap import DatabaseRelations, Relation
@@ -52,6 +53,15 @@ class Wanted:
     catalog: RelFile
     """The file of the database's pg_class."""
     doubts: tuple[str, ...] = ()
+    relname: str | None = None
+    """The name asked for, without its schema; None when a file was asked for."""
+    schemas: frozenset[int] = frozenset()
+    """OIDs that the schema has had, as far as listed."""
+    other_schemas: frozenset[int] = frozenset()
+    list_lsns: tuple[Lsn, ...] = ()
+    """Where the WAL was when each list had been made."""
+    listed: frozenset[RelFile] = frozenset()
+    """Files of every listed relation."""
 
 
 def tables_named(lists: Sequence[Listed], asked: str, database: str | None) -> Wanted:
@@ -69,6 +79,10 @@ def tables_named(lists: Sequence[Listed], asked: str, database: str | None) -> W
         for relation in one.database.relations:
             if relation.name == name and relation.kind in _KINDS and schema in (None, relation.schema):
                 found.setdefault((one.database.oid, relation.schema), set()).add(relation.oid)
+    if not found and schema is not None and database is not None:
+        mine = [one for one in lists if one.database.name == database]
+        if mine:  # it may have been made and dropped between two lists: the WAL will tell
+            return _with_name(_wanted(mine, set()), mine, name or "", schema)
     if not found:
         known = sorted({one.source for one in lists}) or ["no list of relations at all"]
         raise TableNotListed(f"no table {asked} is in {', '.join(known)}")
@@ -78,8 +92,22 @@ def tables_named(lists: Sequence[Listed], asked: str, database: str | None) -> W
         raise TableNotListed(
             f"{asked} could be any of these: {choices}", hint="Add the schema to the name, and --database."
         )
-    ((oid, _schema), oids), *_none = found.items()
-    return _wanted([one for one in lists if one.database.oid == oid], oids)
+    ((oid, schema), oids), *_none = found.items()
+    mine = [one for one in lists if one.database.oid == oid]
+    return _with_name(_wanted(mine, oids), mine, name or "", schema)
+
+
+def _with_name(wanted: Wanted, lists: Sequence[Listed], name: str, schema: str) -> Wanted:
+    schemas = {pair for one in lists for pair in one.database.schemas}
+    files = (one.database.file_of(relation) for one in lists for relation in one.database.relations)
+    return replace(
+        wanted,
+        relname=name,
+        schemas=frozenset(oid for oid, each in schemas if each == schema),
+        other_schemas=frozenset(oid for oid, each in schemas if each != schema),
+        list_lsns=tuple(one.database.after for one in lists),
+        listed=frozenset(file for file in files if file is not None),
+    )
 
 
 def table_of_file(lists: Sequence[Listed], file: RelFile) -> Wanted:

@@ -15,7 +15,7 @@ from walarchiver.backup import BackupProgress, BackupRequest, rates, take_backup
 from walarchiver.cli.backups import backup_members
 from walarchiver.cli.context import Context
 from walarchiver.core.lsn import format_lsn
-from walarchiver.errors import ConfigError, WalarchiverError
+from walarchiver.errors import ConfigError, DatabaseUnavailable, WalarchiverError
 from walarchiver.format.records import BackupRecord
 from walarchiver.format.relationmap import relation_map_bytes
 from walarchiver.postgres.outsideconf import read_outside_configuration
@@ -146,10 +146,19 @@ def _take(
         request,
         facts=backup_facts(server, packages=request.packages),
         outside_configuration=outside.archive if outside.files else b"",
-        relations=relation_map_bytes(read_relations(request.dsn, notice=context.progress)),
+        relations=lambda: _relations(context, request.dsn),
         depositor=depositor_of(host, archive, host.settings.repository(repository)),
         ledger=archive.ledger,
         clock=host.clock,
         random=host.random,
         progress=progress,
     )
+
+
+def _relations(context: Context, dsn: str) -> bytes:
+    """Every relation's file, for `find`; a backup is worth having without."""
+    try:
+        return relation_map_bytes(read_relations(dsn, notice=context.progress))
+    except DatabaseUnavailable as error:
+        context.warning(f"the backup has no list of relations: {error.message}")
+        return b""

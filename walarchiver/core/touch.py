@@ -36,6 +36,17 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Born:
+    """What a new pg_class row says."""
+
+    oid: int
+    name: str
+    schema: int
+    """OID."""
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogStep:
     """One change of a pg_class, by its row's place before and after."""
 
@@ -44,6 +55,8 @@ class CatalogStep:
     op: RowOp
     old: Slot | None
     new: Slot | None
+    born: Born | None = None
+    """What an INSERT says of the new relation; None where the record does not show it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +85,9 @@ class Touch:
     emptied: list[FileStep] = field(default_factory=list)
     steps: list[CatalogStep] = field(default_factory=list)
     databases: list[DatabaseStep] = field(default_factory=list)
+    copies: list[tuple[int, RelFile, int]] = field(default_factory=list)
+    """(LSN, file, rows): so many rows went into a file that is the transaction's own before the change of
+    pg_class at that LSN, and after the one before: a rewrite copies before it exchanges files."""
     truncated: set[tuple[int, int]] = field(default_factory=set)
     """(database, OID) of tables that a TRUNCATE names (wal_level=logical only)."""
     first: int = 0
@@ -86,6 +102,7 @@ class Touch:
         self.emptied += later.emptied
         self.steps += later.steps
         self.databases += later.databases
+        self.copies += later.copies
         self.truncated |= later.truncated
         self.first = min(self.first, later.first) if self.last else later.first
         self.last = max(self.last, later.last)
@@ -163,6 +180,8 @@ class Touches:
     """The ends that are not `bare`."""
     bare: BareEnds = field(default_factory=BareEnds)
     next_xids: list[NextXid] = field(default_factory=list)
+    remapped: list[Lsn] = field(default_factory=list)
+    """Where a watched database's pg_class, or a catalog like it, got a new file: rows moved with it."""
 
 
 @dataclass(frozen=True, slots=True)

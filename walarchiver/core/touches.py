@@ -17,6 +17,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
+from walarchiver.core.classrow import born_row
 from walarchiver.core.decoding import decode
 from walarchiver.core.lsn import Lsn, format_lsn
 from walarchiver.core.relfile import RelFile, Slot
@@ -37,7 +38,7 @@ from walarchiver.core.touch import (
 from walarchiver.core.walrecord import RM_TRANSACTION, RM_XLOG, WalRecord, record_kind
 from walarchiver.errors import CorruptSegment
 
-RM_STORAGE, RM_DATABASE, RM_STANDBY, RM_HEAP2, RM_HEAP = 2, 4, 8, 9, 10
+RM_STORAGE, RM_DATABASE, RM_RELMAP, RM_STANDBY, RM_HEAP2, RM_HEAP = 2, 4, 7, 8, 9, 10
 
 _OPERATION = 0x70
 _INSERT, _DELETE, _UPDATE, _TRUNCATE, _HOT_UPDATE = 0x00, 0x10, 0x20, 0x30, 0x40
@@ -69,6 +70,7 @@ ENDS = (
     _kinds(RM_TRANSACTION, _ENDINGS, _OPERATION)
     | _kinds(RM_STORAGE, (_SMGR_CREATE, _SMGR_TRUNCATE), 0xF0)
     | _kinds(RM_DATABASE, (0x00, 0x10, 0x20), 0xF0)
+    | _kinds(RM_RELMAP, (0x00,), 0xF0)
     | _kinds(RM_STANDBY, (_RUNNING_XACTS,), 0xF0)
     | _kinds(RM_XLOG, (_CHECKPOINT_SHUTDOWN, _CHECKPOINT_ONLINE, _END_OF_RECOVERY), 0xF0)
 )
@@ -90,6 +92,8 @@ class Gatherer:
         self._packed = {file.packed(): file for file in (*watch.files, *watch.catalogs.values())}
         self._catalogs = frozenset(watch.catalogs.values())
         self.found = Touches()
+        self._fresh: dict[int, dict[RelFile, int]] = {}
+        """Rows that an id put into each file since it last changed pg_class."""
 
     def add(self, record: WalRecord) -> None:
         """Take in one record. Raises CorruptSegment when it is not what it claims to be."""
@@ -103,6 +107,9 @@ class Gatherer:
                     self._storage(record)
                 case 4:
                     self._database(record)
+                case 7:
+                    if int.from_bytes(record.main[:4], "little") in self._watch.catalogs:
+                        self.found.remapped.append(record.start)
                 case 8:
                     self.found.next_xids.append(
                         NextXid(record.start, *struct.unpack_from("<II", record.main, 12))
@@ -148,6 +155,7 @@ class Gatherer:
 
     def _count(self, record: WalRecord, file: RelFile, operation: int) -> None:
         rows = self._touch(record).rows.setdefault(file, Rows())
+        before = rows.inserted
         if record.rmid == RM_HEAP2:
             rows.inserted += int.from_bytes(record.main[2:4], "little")
         elif operation == _INSERT:
@@ -162,15 +170,20 @@ class Gatherer:
                 rows.deleted += 1
         else:
             rows.updated += 1
+        if rows.inserted != before and file.database in self._watch.catalogs:
+            fresh = self._fresh.setdefault(record.xid, {})
+            fresh[file] = fresh.get(file, 0) + rows.inserted - before
 
     def _catalog(self, record: WalRecord, file: RelFile, operation: int) -> None:
         if record.rmid == RM_HEAP2:
             return  # pg_class rows are written one by one
         parts = record.parts()
         main, blocks = parts.main, parts.blocks
+        born = None
         if operation == _INSERT:
             (offset,) = struct.unpack_from("<H", main)
             old, new, op = None, Slot(blocks[0].block, offset), RowOp.INSERT
+            born = born_row(record, offset)
         elif operation == _DELETE:
             (offset,) = struct.unpack_from("<H", main, 4)
             old, new, op = Slot(blocks[0].block, offset), None, RowOp.DELETE
@@ -179,7 +192,10 @@ class Gatherer:
             (after,) = struct.unpack_from("<H", main, 12)
             old, new = Slot(blocks[-1].block, before), Slot(blocks[0].block, after)
             op = RowOp.UPDATE
-        self._touch(record).steps.append(CatalogStep(record.start, file.database, op, old, new))
+        touch = self._touch(record)
+        touch.steps.append(CatalogStep(record.start, file.database, op, old, new, born))
+        for fresh, count in self._fresh.pop(record.xid, {}).items():
+            touch.copies.append((record.start, fresh, count))
 
     def _heap_truncate(self, record: WalRecord) -> None:
         main = record.main

@@ -56,6 +56,8 @@ class DatabaseRelations:
     before: Lsn
     """WAL position before the statement; on a standby the replayed one."""
     after: Lsn
+    schemas: tuple[tuple[int, str], ...] = ()
+    """OID and name."""
     relations: tuple[Relation, ...] = ()
     problem: str = ""
     """Why it could not be asked."""
@@ -90,6 +92,7 @@ def relation_map_bytes(found: RelationMap) -> bytes:
                 "before": str(one.before),
                 "after": str(one.after),
                 "problem": one.problem,
+                "schemas": [list(each) for each in one.schemas],
                 "relations": [
                     [*each[:8], list(each.parents), list(each.row), each.xmin] for each in one.relations
                 ],
@@ -114,12 +117,14 @@ def parse_relation_map(raw: bytes) -> RelationMap:
 
 def _database(one: dict[str, JsonValue]) -> DatabaseRelations:
     relations = cast("list[list[JsonValue]]", one["relations"])
+    schemas = cast("list[list[JsonValue]]", one["schemas"])
     return DatabaseRelations(
         oid=_number(one["oid"]),
         name=_text(one["name"]),
         before=Lsn(int(_text(one["before"]))),
         after=Lsn(int(_text(one["after"]))),
         problem=_text(one["problem"]),
+        schemas=tuple((_number(oid), _text(name)) for oid, name in schemas),
         relations=tuple(map(_relation, relations)),
     )
 

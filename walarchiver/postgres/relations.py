@@ -74,10 +74,12 @@ def _read(dsn: str, oid: int, name: str) -> DatabaseRelations:
         with connected(dsn, dbname=name) as connection:
             before = _position(connection)
             rows = connection.execute(_RELATIONS).fetchall()
+            schemas = connection.execute("SELECT oid::bigint, nspname::text FROM pg_namespace ORDER BY oid")
+            named = tuple((int(schema), str(text)) for schema, text in schemas)
             after = _position(connection)
     except DatabaseUnavailable as error:
         return DatabaseRelations(oid, name, Lsn(0), Lsn(0), problem=error.message)
-    return DatabaseRelations(oid, name, before, after, tuple(_relations(rows)))
+    return DatabaseRelations(oid, name, before, after, named, tuple(_relations(rows)))
 
 
 def _position(connection: psycopg.Connection[TupleRow]) -> Lsn:
