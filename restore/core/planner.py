@@ -172,7 +172,7 @@ def _refuse(asked: _Asked, branch: Branch, refusal: Refusal) -> Decision:
 def _nearest(target: Target, branch: Branch) -> Nearest:
     match target:
         case AtTime(time):
-            return nearest_to_time(branch_windows(branch), time)
+            return nearest_to_time(branch, time)
         case AtLsn(lsn):
             return nearest_to_lsn(branch_windows(branch), lsn)
         case _:

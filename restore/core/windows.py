@@ -108,11 +108,22 @@ def latest_restorable(view: View, knowledge: WalKnowledge) -> Window | None:
     return newest_usable
 
 
-def nearest_to_time(found: list[Window], time: CommitTime) -> Nearest:
-    """The nearest proven moments on each side of `time`."""
-    proven = [(window.earliest, window.latest) for window in found if window.latest is not None]
-    before = max((min(latest, time) for earliest, latest in proven if earliest <= time), default=None)
-    after = min((max(earliest, time) for earliest, latest in proven if latest >= time), default=None)
+def nearest_to_time(branch: Branch, time: CommitTime) -> Nearest:
+    """The nearest proven moments of a path on each side of `time`.
+
+    Going back, no proven window ends later than a newer one (`_clipped`): behind the first that began
+    by `time` there is nothing nearer.
+    """
+    before: CommitTime | None = None
+    after: CommitTime | None = None
+    for window in _newest_first(branch):
+        if window.latest is None:
+            continue
+        if window.latest >= time:
+            after = max(window.earliest, time) if after is None else min(after, max(window.earliest, time))
+        if window.earliest <= time:
+            before = min(window.latest, time)
+            break
     return Nearest(before, after)
 
 

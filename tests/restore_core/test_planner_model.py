@@ -291,3 +291,19 @@ def test_without_its_last_segment_the_planned_recovery_would_fail(seed: int) -> 
     world.present.discard(last)
     with pytest.raises(AssertionError):
         oracle.recover(world, decision)
+
+
+@given(seeds)
+@settings(max_examples=50, deadline=None)
+def test_the_nearest_moments_are_the_nearest_of_all_windows(seed: int) -> None:
+    random = Random(seed)
+    world = random_world(random)
+    view, knowledge = world.view(), world.knowledge()
+    proven = [(one.earliest, one.latest) for one in windows(view, knowledge) if one.latest is not None]
+    for time in moments(world, random, 4):
+        decision = decide(view, AtTime(time), knowledge)
+        if decision.verdict in POSITIVE:
+            continue
+        before = max((min(latest, time) for earliest, latest in proven if earliest <= time), default=None)
+        after = min((max(earliest, time) for earliest, latest in proven if latest >= time), default=None)
+        assert (decision.nearest.before, decision.nearest.after) == (before, after)
