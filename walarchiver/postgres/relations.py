@@ -20,6 +20,9 @@ from walarchiver.errors import DatabaseUnavailable
 from walarchiver.format.relationmap import DatabaseRelations, Relation, RelationMap
 from walarchiver.postgres.connection import connected
 
+_FIRST_OF_USERS = 16384
+"""FirstNormalObjectId (PostgreSQL src/include/access/transam.h): below are the system's own relations."""
+
 _RELATIONS = f"""
 SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text,
        CASE WHEN c.oid = {PG_CLASS} THEN pg_relation_filenode(c.oid) ELSE c.relfilenode END::bigint,
@@ -31,8 +34,8 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_database d ON d.datname = current_database()
 LEFT JOIN (SELECT inhrelid, array_agg(inhparent::bigint ORDER BY inhseqno) AS parents
            FROM pg_inherits GROUP BY inhrelid) i ON i.inhrelid = c.oid
-WHERE (c.oid = {PG_CLASS} OR n.nspname NOT IN ('pg_catalog', 'information_schema'))
-  AND c.relkind IN ('r', 'm', 'p', 't') AND c.relpersistence <> 't' AND c.oid >= {PG_CLASS}
+WHERE (c.oid = {PG_CLASS} OR c.oid >= {_FIRST_OF_USERS})
+  AND c.relkind IN ('r', 'm', 'p', 't') AND c.relpersistence <> 't'
 ORDER BY c.oid
 """  # noqa: S608 (constants)
 
