@@ -17,6 +17,7 @@ from tests.integration.scene import Json, Scene, Scenes, instant
 from walarchiver.cli.findtext import Shown
 from walarchiver.cli.main import main
 from walarchiver.core.lsn import format_lsn
+from walarchiver.embedded.postgres import MIB
 
 MAKE = """
 CREATE TABLE erased(i int PRIMARY KEY, x text); CREATE TABLE dropped(i int PRIMARY KEY, x text);
@@ -44,7 +45,7 @@ def did(scene: Scene, sql: str) -> int:
 
 
 @pytest.mark.usefixtures("major")
-def test_each_loss_is_told_apart_with_its_target(scenes: Scenes) -> None:
+def test_each_loss_is_told_apart_with_its_target(scenes: Scenes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scenario 17 of the design: DROP, TRUNCATE, VACUUM FULL and DELETE on four tables."""
     scene = scenes.make()
     cluster = scene.cluster
@@ -90,6 +91,11 @@ def test_each_loss_is_told_apart_with_its_target(scenes: Scenes) -> None:
     assert (one["xid"], one["updated"], one["deleted"]) == (moved, 20, 0)
     assert [part["updated"] for part in one["parts"]] == [10, 10]
     assert found("quiet")["transactions"] == []
+
+    monkeypatch.setattr("restore.walsearch.STRETCH_BYTES", MIB)  # every segment a piece of its own
+    question = Question(LOSSES, instant(start), instant(end), table="packed")
+    side_by_side = find(archive, view, question, dsn=cluster.dsn(), workers=2)
+    assert [one.transaction.xid for one in side_by_side.findings] == [gone]
 
     erased = only("erased")
     told = scene.call("find", "--table", "erased", "--from", start, "--to", end, config=reader)

@@ -18,7 +18,7 @@ from restore.core.findings import Kind, findings
 from restore.core.namesakes import namesakes, unlisted, unseen
 from restore.core.tables import Listed, tables_named
 from tests.core.evidence import SIZE, Line, read_wal, waldump
-from tests.kit.postgres import QUICK, open_folder
+from tests.kit.postgres import QUICK, open_folder, seldom
 from tests.postgres.deeds import TABLES, Deeds, Doer
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.relfile import RelFile
@@ -44,6 +44,8 @@ class Played:
     wal: dict[int, bytes]
     lines: list[Line]
     lists: list[Listed]
+    other: Listed
+    """Of a database that was dropped."""
 
 
 def play(major: int, cluster: EmbeddedCluster) -> Played:
@@ -63,15 +65,23 @@ def play(major: int, cluster: EmbeddedCluster) -> Played:
             doer.anything()
             if step % 30 == 29:
                 listed(f"the list after {step}")
+    cluster.psql("CREATE DATABASE other")
+    cluster.psql("CREATE TABLE gone(i int)", dbname="other")
+    (other,) = read_relations(cluster.dsn(), only="other").databases
+    cluster.psql("DROP DATABASE other")
     cluster.psql("SELECT pg_switch_wal()")
     cluster.stop()
     wal = read_wal(cluster.data_dir / "pg_wal", 1)
     first = lists[0].database.after // SIZE
     wal = {number: data for number, data in wal.items() if number >= first}
-    return Played(major, doer.done, doer.aborted, wal, waldump(cluster, 1, wal), lists)
+    return Played(
+        major, doer.done, doer.aborted, wal, waldump(cluster, 1, wal), lists, Listed("its list", other)
+    )
 
 
-@pytest.fixture(scope="module", params=(14, 15, 16, 17, 18), ids=lambda major: f"pg{major}")
+@pytest.fixture(
+    scope="module", params=(14, *seldom(15, 16), COMPRESSED, *seldom(18)), ids=lambda major: f"pg{major}"
+)
 def played(request: pytest.FixtureRequest) -> Iterator[Played]:
     folder = open_folder("wa-find-")
     level = "logical" if request.param in (15, 17) else "replica"
@@ -151,6 +161,25 @@ def told(
     doubts = [doubt for _one, history in histories for doubt in history.doubts]
     doubts += unseen(histories, unread) + unlisted(histories, wanted, collector.changes, 0)
     return answer, doubts
+
+
+def test_a_dropped_database_takes_its_tables_along_before_the_commit(played: Played) -> None:
+    """Its files go when the record of the drop is replayed, so that is where to stop."""
+    wanted = tables_named([played.other], "gone", "other")
+    (table,) = wanted.tables
+    files = frozenset(table.files)
+    collector = Collector(Asked(files, KINDS, 0, 2**62, 10), complete=True)
+    for found in pieces(played, Watch(files, {wanted.database: wanted.catalog}), (4,)):
+        collector.add(found)
+    span = Range(Lsn(min(played.wal) * SIZE), Lsn((max(played.wal) + 1) * SIZE), collector.settled_xid)
+    follower = Follower(collector.changes, wanted.database, span)
+    history = follower.follow(table.name, table.sightings, frozenset(collector.touched), oid=table.oid)
+    kinds = frozenset({Kind.DROP})
+    (finding,) = findings(collector.transactions(), [(table, history)], wanted.database, kinds)
+    (line,) = (line for line in played.lines if line.rmgr == "Database" and line.word == "DROP")
+    assert (finding.before, finding.by_xid, finding.kinds) == (line.lsn, False, {Kind.DROP})
+    assert finding.transaction.xid == line.xid
+    assert finding.transaction.lsn > line.lsn
 
 
 def expected(deeds: Deeds, table: str) -> dict[int, Counter[str]]:
