@@ -163,6 +163,16 @@ def test_help_loads_no_command_and_no_heavy_library() -> None:
     assert not loaded & (heavy | {f"walarchiver.cli.{entry.name}" for entry in COMMANDS})
 
 
+def test_what_opens_a_repository_loads_the_library_for_s3_only_for_s3() -> None:
+    program = "import sys, walarchiver.assembly; print(*sys.modules)"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = set(ran.stdout.split())
+    assert "walarchiver.storage.probe" in loaded
+    assert not loaded & {"boto3", "botocore", "walarchiver.storage.s3"}
+
+
 def test_the_version_is_printed(capsys: Captured) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])

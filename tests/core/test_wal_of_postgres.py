@@ -23,7 +23,7 @@ from walarchiver.core.walreader import CrcPolicy, Walk
 from walarchiver.core.walrecord import RMGR_NAMES, WalRecord
 
 
-@pytest.fixture(scope="module", params=(14, 15, *seldom(16), 17, 18), ids=lambda major: f"pg{major}")
+@pytest.fixture(scope="module", params=(14, 15, *seldom(16, 17), 18), ids=lambda major: f"pg{major}")
 def evidence(request: pytest.FixtureRequest) -> Iterator[Evidence]:
     folder = open_folder("wa-wal-")
     try:

@@ -10,6 +10,7 @@ import pytest
 
 from restore.walreader import WalReader
 from tests.integration.scene import Scene, Scenes
+from tests.kit.postgres import seldom
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.scan import SegmentScan
 from walarchiver.core.skim import COMPILED
@@ -40,7 +41,7 @@ def reading(scene: Scene) -> Iterator[tuple[WalReader, WalReader]]:
             reader.close()
 
 
-@pytest.mark.parametrize("major", [15, 18])
+@pytest.mark.parametrize("major", [18, *seldom(15)])
 def test_the_recorded_scans_are_what_opening_the_segments_tells(scenes: Scenes, major: int) -> None:
     scene = scenes.make(major, settings={"max_prepared_transactions": "5"})
     cluster = scene.cluster

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.scene import Scene, Scenes, until
+from tests.kit.postgres import seldom
 from tests.matrix.hosts import caught_up, now, promote, rows, say, standby_of
 from walarchiver.core.segment import Segment
 
-MAJORS = (14, 17)
+MAJORS = (*seldom(14), 17)
 
 
 @pytest.fixture(params=MAJORS, ids=lambda major: f"pg{major}")

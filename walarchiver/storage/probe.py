@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from walarchiver.errors import (
     KeyTaken,
@@ -22,7 +23,9 @@ from walarchiver.errors import (
     WalarchiverError,
 )
 from walarchiver.ports import Clock, ObjectStore
-from walarchiver.storage.s3 import S3Store
+
+if TYPE_CHECKING:
+    from walarchiver.storage.s3 import S3Store
 
 _SKEW_MAX_S = 30
 
@@ -143,6 +146,8 @@ def _removed(store: ObjectStore, key: str) -> tuple[Finding, str]:
 
 
 def _s3_questions(store: ObjectStore, clock: Clock) -> Iterator[tuple[str, Question]]:
+    from walarchiver.storage.s3 import S3Store  # botocore is loaded by those who need it
+
     if isinstance(store, S3Store):
         yield "versioning", lambda: _versioning(store)
         yield "lifecycle", lambda: _lifecycle(store)
