@@ -21,7 +21,8 @@ from walarchiver.metrics import Metrics
 from walarchiver.settings import parse_settings
 
 GUIDES = [
-    REPOSITORY / "docs" / name for name in ("operations.md", "runbook-restore.md", "operations-tools.md")
+    REPOSITORY / "docs" / name
+    for name in ("operations.md", "runbook-restore.md", "operations-tools.md", "keys.md")
 ]
 SYSTEMD = REPOSITORY / "deploy" / "systemd"
 ROOT = "wa-root1aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"

@@ -66,7 +66,7 @@ COMMANDS = (
     Entry("verify", "read every stored byte again and compare its hash; needs no key"),
     Entry("mark", "give this moment a name to restore to"),
     Entry("keys", "a repository and its keys: make, add, remove, rotate, test"),
-    Entry("catalog", "rebuild the local catalog from the ledger"),
+    Entry("catalog", "rebuild the local catalog; scan segments that have no scan"),
     Entry("ledger", "verify the signed chain of everything archived"),
     Entry("config", "write, show or check the configuration"),
     Entry("doctor", "examine PostgreSQL, storage, clocks, disks, keys; --bundle for a report"),
