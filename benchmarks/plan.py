@@ -270,7 +270,8 @@ def build(path: Path, world: World) -> None:
                     spans[level][number // BLOCK**level] = block.followed_by(sums) if block else sums
                 links.append((timeline, number, origin_of(SYSTEM, SIZE), scan.first_prev, scan.last))
                 lists += [(timeline, "point", number, point.name) for point in scan.restore_points]
-                lists += [(timeline, "prepared", number, "")] * bool(scan.prepared)
+                steps = (f"{'+' if one.kind is EventKind.PREPARE else '-'}{one.xid}" for one in scan.prepared)
+                lists += [(timeline, "prepared", number, " ".join(steps))] * bool(scan.prepared)
                 lists += [(timeline, "limits", number, "")] * bool(scan.parameter_changes)
                 sample = world.sample(timeline, number)
                 samples.append((sample.time, sample.lsn, timeline, entries))

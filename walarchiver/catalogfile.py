@@ -63,7 +63,7 @@ PROJECTED_TABLES = {
     "listed": "timeline, what, number, name",
 }
 """Each table, and the order of its rows."""
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _NOT_A_DATABASE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
 

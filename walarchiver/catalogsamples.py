@@ -57,6 +57,12 @@ class SampleRows(ABC):
             yield from map(_sample, rows)
             offset += len(rows)
 
+    def newest_sample(self, timeline: int, low: Lsn, high: Lsn) -> CommitTime | None:
+        """The newest time of the samples of a timeline in a range of positions."""
+        sql = "SELECT max(time) FROM horizon WHERE timeline=? AND lsn BETWEEN ? AND ?"
+        ((time,),) = self._rows(sql, timeline, *_bounded(low, high))
+        return None if time is None else CommitTime(int(str(time)))
+
     def last_sample_us(self, timeline: int) -> int | None:
         """When the newest horizon sample of a timeline entered the ledger, on its writer's clock."""
         sql = (

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
-from walarchiver.core.scan import Ending, SegmentScan
+from walarchiver.core.scan import Ending, EventKind, SegmentScan
 from walarchiver.core.segment import Segment
 from walarchiver.core.sums import BLOCK, NOTHING, TOP_LEVEL, Sums, blocks, sums_of
 
@@ -93,7 +93,8 @@ def _listed(scan: SegmentScan) -> set[tuple[str, str]]:
     """Under what the segment is to be found again: (kind, name)."""
     found = {("point", point.name) for point in scan.restore_points}
     if scan.prepared:
-        found.add(("prepared", ""))
+        steps = (f"{'+' if one.kind is EventKind.PREPARE else '-'}{one.xid}" for one in scan.prepared)
+        found.add(("prepared", " ".join(steps)))
     if scan.parameter_changes:
         found.add(("limits", ""))
     if any(change.wal_level == 0 for change in scan.parameter_changes):
@@ -279,14 +280,27 @@ class Chronology:
         return self._find("events>?", 0, timeline, first, last)
 
     def listing(self, timeline: int, first: int, last: int, what: str, name: str = "") -> list[int]:
-        """The segments of a range that have `what`: limits, minimal (a change to wal_level=minimal),
-        prepared, or a restore point of that name."""
+        """The segments of a range that have `what`: limits, minimal (a change to wal_level=minimal), or
+        a restore point (point) of that name."""
         rows = self._rows(
             "SELECT number FROM listed WHERE timeline=? AND what=? AND number BETWEEN ? AND ? AND name=?"
             " ORDER BY number",
             *(timeline, what, first, last, name),
         )
         return [_int(number) for (number,) in rows]
+
+    def prepared(self, timeline: int, first: int, last: int) -> list[tuple[int, list[tuple[int, bool]]]]:
+        """What a range's segments say of prepared transactions, in order: the segment's number, and each
+        transaction id with whether it was prepared there (else a transaction prepared before was ended)."""
+        rows = self._rows(
+            "SELECT number, name FROM listed WHERE timeline=? AND what='prepared' AND number BETWEEN ? AND ?"
+            " ORDER BY number",
+            *(timeline, first, last),
+        )
+        return [
+            (_int(number), [(int(step[1:]), step[0] == "+") for step in str(steps).split()])
+            for number, steps in rows
+        ]
 
     def _each(self, value: str, timeline: int, first: int, last: int) -> list[int | None]:
         """An aggregate of each of the ranges of blocks that make up a range."""

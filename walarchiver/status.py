@@ -24,9 +24,9 @@ from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime, format_rfc3339
 from walarchiver.core.segment import Segment, SegmentBytes
-from walarchiver.core.walpage import settled_lsn
 from walarchiver.errors import NotAWalFile
 from walarchiver.format.records import BackupRecord
+from walarchiver.pathsamples import PathSamples
 from walarchiver.ports import Clock
 from walarchiver.production import production_timeline
 
@@ -162,26 +162,24 @@ def _window(
     earliest: CommitTime | None = None
     latest: CommitTime | None = None
     reason = "No base backup has its WAL archived yet: is archiving running, and was the segment switched?"
-    for backup in sorted(on_path, key=lambda backup: backup.stop_lsn):
+    samples = PathSamples(archive.catalog, size)
+    for backup in sorted(on_path, key=lambda backup: backup.stop_lsn, reverse=True):
         reach = coverage_on_path(runs, path, size, backup.start_lsn // size)
         if reach.last is None or (reach.last + 1) * size < backup.stop_lsn:
             continue
         if earliest is None or backup.stop_time < earliest:
             earliest = backup.stop_time
-        end = (reach.last + 1) * size
-        for sample in archive.catalog.horizons():
-            position = settled_lsn(sample.lsn, size)
-            covered = backup.stop_lsn <= position <= end and before_fork(path, sample.timeline, position)
-            proven = CommitTime(sample.time - SAMPLE_MARGIN_US)
-            if not covered or proven < backup.stop_time:
-                continue
-            if latest is None or proven > latest:
-                latest = proven
-                reason = (
-                    f"WAL is unbroken from base backup {backup.backup} to "
-                    f"{Segment(path.timeline_of_segment(reach.last, size), reach.last).name(size)}, and the "
-                    "server was seen at that point at that time."
-                )
+        seen = samples.newest(path, backup.stop_lsn, Lsn((reach.last + 1) * size))
+        if seen is None or seen - SAMPLE_MARGIN_US < backup.stop_time:
+            continue
+        proven = CommitTime(seen - SAMPLE_MARGIN_US)
+        if latest is None or proven >= latest:
+            latest = proven
+            reason = (
+                f"WAL is unbroken from base backup {backup.backup} to "
+                f"{Segment(path.timeline_of_segment(reach.last, size), reach.last).name(size)}, and the "
+                "server was seen at that point at that time."
+            )
     if earliest is not None and latest is None:
         reason = (
             "A base backup is complete (`restore --at latest` works), but no moment behind it is proven yet: "

@@ -76,7 +76,12 @@ class ScanIndex(Protocol):
 
     def listing(self, timeline: int, first: int, last: int, what: str, name: str = "") -> Sequence[int]:
         """The segments from first to last (any numbers) that are in the index and have `what`: `limits`,
-        `minimal` (a change to wal_level=minimal), `prepared`, or a `point` (restore point) of that name."""
+        `minimal` (a change to wal_level=minimal), or a `point` (restore point) of that name."""
+        ...
+
+    def prepared(self, timeline: int, first: int, last: int) -> Sequence[tuple[int, list[tuple[int, bool]]]]:
+        """What a range's segments say of prepared transactions, in order: the segment's number, and each
+        transaction id with whether it was prepared there (else a transaction prepared before was ended)."""
         ...
 
 

@@ -5,7 +5,7 @@ All ranges are LSNs of record starts, low included, high excluded, in WAL order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from restore.core.model import Disputed, Limits
 from restore.core.walk import Branch, Stretch, Walk
@@ -190,16 +190,40 @@ def _commits_in(branch: Branch, walk: Walk, number: int, low: Lsn) -> int:
 
 def prepared_at(branch: Branch, walk: Walk, high: Lsn) -> tuple[Event, ...]:
     """The transactions prepared before `high` and not ended before it, as far as the walk shows."""
-    open_ones: dict[int, Event] = {}
-    for scan in _having(branch, walk, walk.first, -(-high // branch.size), "prepared"):
-        number = scan.segment.number
-        whole = (number + 1) * branch.size <= high
-        for event in scan.prepared if whole else branch.events(number, 0, high):
-            if event.kind is EventKind.PREPARE:
-                open_ones[event.xid] = event
-            elif event.kind in PREPARED_KINDS:
-                open_ones.pop(event.xid, None)
-    return tuple(sorted(open_ones.values(), key=lambda event: event.lsn))
+    open_ones: dict[int, Event | int] = {}
+    """By transaction id; where only the index was asked, the number of the segment that prepared it."""
+    whole = high // branch.size
+    for piece in walk.between(walk.first, whole):
+        if isinstance(piece, SegmentScan):
+            _open_or_end(open_ones, piece.prepared)
+            continue
+        for number, steps in branch.index.prepared(piece.timeline, piece.first, piece.last):
+            for xid, begun in steps:
+                if begun:
+                    open_ones[xid] = number
+                else:
+                    open_ones.pop(xid, None)
+    if walk.first <= whole < walk.past and high % branch.size:
+        _open_or_end(open_ones, branch.events(whole, 0, high))
+    found = (
+        one if isinstance(one, Event) else _prepared_in(branch.scan(one), xid)
+        for xid, one in open_ones.items()
+    )
+    return tuple(sorted(found, key=lambda event: event.lsn))
+
+
+def _open_or_end(open_ones: dict[int, Event | int], events: Iterable[Event]) -> None:
+    for event in events:
+        if event.kind is EventKind.PREPARE:
+            open_ones[event.xid] = event
+        elif event.kind in PREPARED_KINDS:
+            open_ones.pop(event.xid, None)
+
+
+def _prepared_in(scan: SegmentScan, xid: int) -> Event:
+    """The last PREPARE of a transaction id in a segment that has one."""
+    prepares = (one for one in reversed(scan.prepared) if one.xid == xid and one.kind is EventKind.PREPARE)
+    return next(prepares)
 
 
 def limits_until(branch: Branch, walk: Walk, start: Lsn, high: Lsn, backup: Limits) -> Limits:

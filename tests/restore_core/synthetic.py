@@ -144,11 +144,11 @@ class World:
             current_timeline=self.current,
         )
 
-    def knowledge(self) -> WalKnowledge:
+    def knowledge(self, *, indexed: bool | None = None) -> WalKnowledge:
         plain = WalKnowledge(
             scan=self.scan, events=self.events, last_record=self.last_record, next_record=self.next_record
         )
-        if not INDEXED:
+        if not (INDEXED if indexed is None else indexed):
             return plain
         catalog = Catalog(None)
         records = [HorizonRecord(time=one.time, lsn=one.lsn, timeline=one.timeline) for one in self.horizons]

@@ -307,3 +307,20 @@ def test_the_nearest_moments_are_the_nearest_of_all_windows(seed: int) -> None:
         before = max((min(latest, time) for earliest, latest in proven if earliest <= time), default=None)
         after = min((max(earliest, time) for earliest, latest in proven if latest >= time), default=None)
         assert (decision.nearest.before, decision.nearest.after) == (before, after)
+
+
+@given(seeds)
+@settings(max_examples=30, deadline=None)
+def test_with_the_index_every_answer_is_the_same_word_for_word(seed: int) -> None:
+    random = Random(seed)
+    world = random_world(random)
+    view = world.view()
+    plain, index = world.knowledge(indexed=False), world.knowledge(indexed=True)
+    found = windows(view, plain)
+    assert windows(view, index) == found
+    targets: list[Target] = [AtTime(time) for time in moments(world, random, 4)]
+    targets += [AtLsn(backup.stop_lsn) for backup in world.backups[:2]]
+    for target in (*targets, *_targets(world, random)):
+        for policy in ("exclude", "include"):
+            decision = decide(view, target, plain, disputed=policy)  # type: ignore[arg-type]
+            assert decide(view, target, index, disputed=policy) == decision  # type: ignore[arg-type]

@@ -27,6 +27,7 @@ from walarchiver.core.scan import (
     SegmentScan,
 )
 from walarchiver.core.segment import Segment, SegmentBytes
+from walarchiver.core.tally import PREPARED_KINDS
 from walarchiver.format.records import (
     FirstPage,
     Record,
@@ -93,7 +94,7 @@ def scan_of(random: Random, number: int, timeline: int = 1) -> SegmentScan:
             ParameterChange(Lsn(start + 0x90), 100, 8, 10, 0, 64, random.choice([0, 1]))
             for _ in range(random.choice([0, 0, 0, 1]))
         ),
-        prepared=tuple(event for event in events if event.kind is EventKind.PREPARE),
+        prepared=tuple(event for event in events if event.kind in PREPARED_KINDS),
         switched=False,
         overwritten=(),
     )
@@ -167,7 +168,10 @@ def test_the_index_answers_as_every_scan_looked_at_would(seed: int) -> None:
         points = [one.segment.number for one in inside if any(p.name == "a" for p in one.restore_points)]
         assert index.listing(*span, "point", "a") == points
         assert index.listing(*span, "limits") == [o.segment.number for o in inside if o.parameter_changes]
-        assert index.listing(*span, "prepared") == [o.segment.number for o in inside if o.prepared]
+        steps = [
+            (o.segment.number, [(e.xid, e.kind is EventKind.PREPARE) for e in o.prepared]) for o in inside
+        ]
+        assert index.prepared(*span) == [one for one in steps if one[1]]
         minimal = [
             one.segment.number for one in inside if any(c.wal_level == 0 for c in one.parameter_changes)
         ]

@@ -20,8 +20,8 @@ from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.segment import Segment
-from walarchiver.core.walpage import settled_lsn
 from walarchiver.format.records import BackupRecord, HistoryRecord, WalRecord
+from walarchiver.pathsamples import PathSamples
 from walarchiver.production import production_timeline
 from walarchiver.status import before_fork
 
@@ -117,11 +117,7 @@ class _Reader:
         self._size = archive.segment_size
         self._runs: Runs = tuple(Run(*run) for run in archive.catalog.runs())
         self._histories = archive.catalog.histories()
-        self._samples = [
-            (settled_lsn(sample.lsn, self._size), sample.timeline, CommitTime(sample.time - SAMPLE_MARGIN_US))
-            for sample in archive.catalog.horizons()
-        ]
-        """Position, timeline, and the second that is over once the archive covers the position."""
+        self._samples = PathSamples(archive.catalog, self._size)
         self._backups = archive.catalog.backups()
 
     def read(self) -> Chronicle:
@@ -182,19 +178,16 @@ class _Reader:
             yield ForkPoint(timeline, fork.parent, fork.switch, at_us)
 
     def _spans(self, path: TimelineHistory) -> Iterator[Span]:
-        for backup in self._backups:
+        for backup in sorted(self._backups, key=lambda backup: backup.stop_lsn, reverse=True):
             if not before_fork(path, backup.timeline, backup.stop_lsn):
                 continue
             reach = coverage_on_path(self._runs, path, self._size, backup.start_lsn // self._size)
             if reach.last is None or (reach.last + 1) * self._size < backup.stop_lsn:
                 continue
             end = Lsn((reach.last + 1) * self._size)
-            proven = (
-                time
-                for position, timeline, time in self._samples
-                if backup.stop_lsn <= position <= end
-                and time >= backup.stop_time
-                and before_fork(path, timeline, position)
-            )
+            seen = self._samples.newest(path, backup.stop_lsn, end)
+            until = None if seen is None else CommitTime(seen - SAMPLE_MARGIN_US)
+            if until is not None and until < backup.stop_time:
+                until = None
             last = segment_on_path(path, reach.last, self._size).name(self._size)
-            yield Span(backup.backup, path.timeline, backup.stop_time, max(proven, default=None), last)
+            yield Span(backup.backup, path.timeline, backup.stop_time, until, last)
