@@ -190,6 +190,9 @@ def main(words: Sequence[str]) -> int:
     chosen = args.parts or list(PARTS)
     if unknown := set(chosen) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background job would inherit "ignore"
     args.out.mkdir(parents=True, exist_ok=True)
     kept = args.out / "summary.json"
     summary = json.loads(kept.read_text()) if kept.is_file() else {"parts": {}}
