@@ -545,7 +545,7 @@ def test_a_void_entry_at_the_head_does_not_let_an_empty_listing_pass_for_the_end
     process.ledger.refresh()
     assert process.catalog.voids() == [2, 3]
     list_versions = world.memory.list_versions
-    world.memory.list_versions = lambda _prefix, **_options: iter([])  # type: ignore[method-assign, assignment]
+    world.memory.list_versions = lambda _prefix, **_options: iter([])  # type: ignore[method-assign]
     with pytest.raises(LedgerBroken, match=r"entry 1 of system .*, read earlier, is no longer in"):
         process.ledger.refresh()
     world.memory.list_versions = list_versions  # type: ignore[method-assign]

@@ -114,6 +114,8 @@ def _text(archive: Archive, replacement: Replacement, args: argparse.Namespace) 
     if args.apply:
         lines.append("The new content is in force for every restore from now on; the old one stays stored.")
         lines.append("The archive refuses the old content from now on.")
+        lines.append("Where a custodian's key is, `walarchiver plan --at latest` says whether its WAL fits;")
+        lines.append("`status` does not look into files. Take a base backup where it does not fit.")
     else:
         lines.append("Nothing was changed. With --apply every restore over this file replays the new one.")
     return "\n".join(lines)
