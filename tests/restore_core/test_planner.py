@@ -410,3 +410,48 @@ def test_a_plan_asks_for_the_samples_that_can_matter_only() -> None:
     decision = decide(view, at(88), replace(world.knowledge(), samples=unread))
     assert decision.verdict is Verdict.IDLE
     assert decision.horizon == T0 + 88 * SECOND
+
+
+def test_a_stretch_that_does_not_link_to_what_is_before_it_is_not_joined() -> None:
+    """Segments 2 to 7 fit to each other, but the first of them does not go on where segment 1 ends."""
+    world, writer = three_commits()
+    for number in range(2, 8):
+        writer.commit((60 + number) * SECOND, 750 + number)
+        full(writer)
+    real = world.scan
+
+    def scan(path: TimelineHistory, number: int) -> SegmentScan:
+        found = real(path, number)
+        return replace(found, first_prev=Lsn(0x1234)) if number == 2 else found
+
+    world.scan = scan  # type: ignore[method-assign]
+    decision = decide(world.view(), at(65), world.knowledge())
+    assert decision.verdict is Verdict.GAP
+    assert decision.missing == (Segment(1, 2),)
+    assert "does not follow" in decision.reason
+
+
+def test_a_sample_counts_when_a_later_event_is_older_by_less_than_the_margin() -> None:
+    world, writer = new_world()
+    writer.backup("first", 10 * SECOND)
+    writer.sample(33 * SECOND + 500_000)
+    writer.sample(32 * SECOND + 500_000)
+    writer.sample(32 * SECOND + 400_000)
+    writer.commit(31 * SECOND, 739)
+    full(writer)
+    assert ask(world, at(31.5)).horizon == T0 + 31 * SECOND + 500_000
+    assert ask(world, at(31.5)).verdict is Verdict.IDLE
+    assert ask(world, at(31.6)).verdict is Verdict.NOT_PROVEN
+
+
+def test_without_any_event_the_newest_sample_that_is_covered_counts() -> None:
+    world, writer = new_world()
+    writer.sample(20 * SECOND)
+    writer.backup("first", 10 * SECOND)
+    writer.sample(15 * SECOND)
+    full(writer)
+    writer.write()
+    writer.sample(50 * SECOND)
+    assert ask(world, at(19)).horizon == T0 + 19 * SECOND
+    assert ask(world, at(19)).verdict is Verdict.IDLE
+    assert ask(world, at(20)).verdict is Verdict.NOT_PROVEN
