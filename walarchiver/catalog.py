@@ -22,6 +22,7 @@ from walarchiver.catalogfile import PROJECTED_TABLES, open_catalog_file, transla
 from walarchiver.catalogsamples import SampleRows
 from walarchiver.chronology import Chronology
 from walarchiver.core.history import TimelineHistory
+from walarchiver.core.scan import Ending
 from walarchiver.core.segment import (
     Segment,
     SegmentBytes,
@@ -258,6 +259,20 @@ class Catalog(EntryRows, SampleRows):
     def chronology(self, system: int, size: SegmentBytes) -> Chronology:
         """The index over the scans of a server's segments."""
         return Chronology(self._rows, origin_of(system, size))
+
+    def bad_scans(self) -> list[ScanRecord]:
+        """The scans in force of segments that cannot be followed to their end, by name."""
+        sql = (
+            "SELECT DISTINCT name FROM record WHERE kind='scan' AND instr(content, '\"ending\":\"bad\"') > 0"
+            " ORDER BY name"
+        )
+        found = []
+        for (name,) in self._rows(sql):
+            file = self.file(str(name))
+            scan = None if file is None else self.scan(file.name, file.digest)
+            if scan is not None and scan.ending == Ending.BAD:
+                found.append(scan)
+        return found
 
     def has_segment(self, timeline: int, number: int) -> bool:
         return bool(self._rows("SELECT 1 FROM segment WHERE timeline=? AND number=?", timeline, number))

@@ -33,6 +33,8 @@ CREATE TABLE IF NOT EXISTS horizon (
     time INTEGER NOT NULL, lsn INTEGER NOT NULL, timeline INTEGER NOT NULL, seq INTEGER NOT NULL,
     PRIMARY KEY (timeline, lsn, time)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS record_in_order ON record (kind, seq, idx);
+CREATE INDEX IF NOT EXISTS scan_bad ON record (name)
+    WHERE kind='scan' AND instr(content, '"ending":"bad"') > 0;
 CREATE INDEX IF NOT EXISTS horizon_by_time ON horizon (timeline, time);
 CREATE INDEX IF NOT EXISTS horizon_in_order ON horizon (timeline, seq);
 CREATE TABLE IF NOT EXISTS scanned (
@@ -63,7 +65,7 @@ PROJECTED_TABLES = {
     "listed": "timeline, what, number, name",
 }
 """Each table, and the order of its rows."""
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 _NOT_A_DATABASE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
 

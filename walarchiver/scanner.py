@@ -38,6 +38,11 @@ def scans_while_archiving(size: SegmentBytes) -> bool:
     return COMPILED and size <= SCANNED_BYTES_MAX
 
 
+def scanner_for(size: SegmentBytes) -> Scanner | None:
+    """The scanner of segments of this size; None where they are not walked while they are archived."""
+    return Scanner(size) if scans_while_archiving(size) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Scanner:
     """Walks the segments of one cluster. Thread-safe; calls block."""

@@ -37,7 +37,7 @@ from walarchiver.metrics import Metrics
 from walarchiver.offered import ClusterFacts
 from walarchiver.postgres.control import read_data_directory
 from walarchiver.postgres.probe import ServerFacts, probe_server
-from walarchiver.scanner import Scanner, scans_while_archiving
+from walarchiver.scanner import scanner_for
 from walarchiver.settings import ClusterSettings
 from walarchiver.status import status_document
 from walarchiver.systemd import Notifier
@@ -168,7 +168,7 @@ class Service:
             cpu=self._cpu,
             io=self._io,
             budget=self._budget,
-            scanner=Scanner(archive.segment_size) if scans_while_archiving(archive.segment_size) else None,
+            scanner=scanner_for(archive.segment_size),
             companions=riding_samples(samples, archive.segment_size),
             accompanied=rode_along(samples, self._host.clock),
             observe=self._observe,

@@ -5,6 +5,7 @@ Rules:
   WAL from a base backup covers. The ledger proves it; no key is needed to say it. The planner, who
   opens the WAL, may know of a later moment, never of an earlier one only: what is promised here
   can be planned, unless the clock was stepped.
+- A segment whose scan found damage ends the WAL like a missing one, though it is archived.
 - Each shortcoming is said with its cause and the next step.
 - A gap is a shortcoming until a base backup begins behind it. Then nothing can be done about it any
   more: it is still told, because no moment inside can be restored, but it degrades nothing.
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from restore.core.horizon import SAMPLE_MARGIN_US
 from walarchiver.assembly import Archive
 from walarchiver.checkpoints import Kept
-from walarchiver.core.coverage import Run, coverage_on_path, gaps, lacking, run_names
+from walarchiver.core.coverage import Run, coverage_on_path, gaps, lacking, run_names, without
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime, format_rfc3339
@@ -44,6 +45,16 @@ class MissingWal:
 
 
 @dataclass(frozen=True, slots=True)
+class DamagedWal:
+    """A segment that is archived, and cannot be followed to its end: its scan says so."""
+
+    name: str
+    problem: str
+    behind: str | None
+    """The first base backup that begins behind it; None while there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """One cluster's condition. Times are the database server's, microseconds since 1970."""
 
@@ -63,6 +74,7 @@ class Status:
     """Why `latest` is what it is, or why there is none."""
     backups: tuple[BackupRecord, ...]
     gaps: tuple[MissingWal, ...]
+    damaged: tuple[DamagedWal, ...]
     single_writer: bool
     kept: Kept | None
     """What is known of the second place; None when none is configured (or it was not asked)."""
@@ -79,6 +91,12 @@ class Status:
             "run `walarchiver backup` now."
             for gap in self.gaps
             if gap.behind is None
+        )
+        found.extend(
+            f"{one.name} is archived, but cannot be followed to its end ({one.problem}), and no base "
+            "backup begins behind it: run `walarchiver backup` now."
+            for one in self.damaged
+            if one.behind is None
         )
         if self.void_entries:
             found.append(
@@ -103,7 +121,9 @@ def status_of(archive: Archive, clock: Clock, kept: Kept | None = None) -> Statu
     path = catalog.histories().get(timeline, TimelineHistory(timeline))
     runs = tuple(Run(*run) for run in catalog.runs())
     backups = tuple(catalog.backups())
-    earliest, latest, reason = _window(archive, path, runs, backups)
+    bad = list(_damaged(archive))
+    usable = without(runs, (segment for segment, _ in bad))
+    earliest, latest, reason = _window(archive, path, usable, backups)
     highest = catalog.last_segment(timeline)
     missing = (*gaps(runs), *_told_gaps(archive, runs))
     return Status(
@@ -125,10 +145,25 @@ def status_of(archive: Archive, clock: Clock, kept: Kept | None = None) -> Statu
             MissingWal(first, last, _backup_behind(backups, path, gap, size))
             for gap, (first, last) in zip(missing, run_names(missing, size), strict=True)
         ),
+        damaged=tuple(
+            DamagedWal(
+                segment.name(size),
+                problem,
+                _backup_behind(backups, path, Run(segment.timeline, segment.number, segment.number), size),
+            )
+            for segment, problem in bad
+        ),
         single_writer=archive.single_writer,
         kept=kept,
         kept_problem=None if kept is None else kept.problem(catalog),
     )
+
+
+def _damaged(archive: Archive) -> Iterator[tuple[Segment, str]]:
+    """Segments that cannot be followed to their end, and why."""
+    for scan in archive.catalog.bad_scans():
+        with contextlib.suppress(NotAWalFile):
+            yield Segment.parse(scan.name, archive.segment_size), scan.problem
 
 
 def _told_gaps(archive: Archive, runs: tuple[Run, ...]) -> Iterator[Run]:
@@ -218,6 +253,10 @@ def status_document(archive: Archive, clock: Clock, kept: Kept | None = None) ->
             for backup in status.backups
         ],
         "gaps": [{"first": gap.first, "last": gap.last, "backup_behind": gap.behind} for gap in status.gaps],
+        "damaged": [
+            {"segment": one.name, "problem": one.problem, "backup_behind": one.behind}
+            for one in status.damaged
+        ],
         "checkpoints": None
         if kept is None
         else {

@@ -95,7 +95,8 @@ def _record_beside(depositor: Depositor, deposited: Deposited) -> Proposal:
     def decide(catalog: Catalog) -> tuple[Record, ...]:
         if _beside(catalog, record.name, record.digest):
             return ()
-        return (*depositor.epoch_records_of_today(catalog, deposited.epochs), record)
+        scans = () if deposited.scan is None else (deposited.scan,)
+        return (*depositor.epoch_records_of_today(catalog, deposited.epochs), record, *scans)
 
     return Proposal(record.name, decide)
 

@@ -9,7 +9,7 @@ import pytest
 from tests.integration.planned import archived, play
 from tests.integration.scene import Scenes
 
-TARGETS = 24
+TARGETS = 60
 """Three of each kind; many more on every major run at night."""
 SEED = 4_640
 

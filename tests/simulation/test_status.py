@@ -8,6 +8,7 @@ import pytest
 
 from restore.core.horizon import SAMPLE_MARGIN_US
 from restore.planning import view_of
+from tests.format.test_chain import SCAN
 from tests.kit.walmaker import MIB
 from tests.simulation.test_backup import FACTS
 from tests.simulation.test_ledger import sample as _sample
@@ -31,13 +32,15 @@ from walarchiver.format.records import (
     StoredObject,
     WalRecord,
 )
+from walarchiver.format.scans import ScanRecord
 from walarchiver.ledger import fact
-from walarchiver.status import MissingWal, Status, status_document, status_of
+from walarchiver.status import DamagedWal, MissingWal, Status, status_document, status_of
 
 T0 = 1_795_348_800_000_000
 SECOND = 1_000_000
 MARGIN = SAMPLE_MARGIN_US
 HASH = "ab" * 32
+TORN = "record at 0/300100 fails its checksum"
 
 
 def wal(number: int, timeline: int = 1) -> WalRecord:
@@ -150,6 +153,45 @@ def test_a_gap_is_a_problem_until_a_backup_begins_behind_it_and_is_told_for_ever
     assert [gap.behind for gap in found.gaps] == [later.backup, None]
     assert len(found.problems) == 1
     assert name_of(7) in found.problems[0]
+
+
+def damaged(number: int, digest: str = HASH) -> ScanRecord:
+    """The scan of a segment that cannot be followed to its end."""
+    return replace(
+        SCAN,
+        name=name_of(number),
+        digest=digest,
+        ending="bad",
+        problem="record at 0/300100 fails its checksum",
+    )
+
+
+def test_a_segment_that_cannot_be_followed_ends_the_wal_like_a_missing_one() -> None:
+    records: list[Record] = [
+        wal(2),
+        backup(10),
+        seen(15, 0x2FF000),
+        wal(3),
+        damaged(3),
+        wal(4),
+        seen(40, 0x400100),
+    ]
+    found = status(*records)
+    assert found.latest == T0 + 15 * SECOND - MARGIN
+    assert found.gaps == ()
+    assert found.damaged == (DamagedWal(name_of(3), TORN, None),)
+    assert "fails its checksum" in found.problems[0]
+    later = backup(30, start=0x400028, stop=0x400060, tag=1)
+    found = status(*records, later)
+    assert found.latest == T0 + 40 * SECOND - MARGIN
+    assert found.damaged[0].behind == later.backup
+    assert found.problems == ()
+
+
+def test_a_scan_of_other_bytes_than_those_in_force_ends_nothing() -> None:
+    found = status(wal(2), backup(10), wal(3), damaged(3, digest="cd" * 32), seen(20, 0x300100))
+    assert found.latest == T0 + 20 * SECOND - MARGIN
+    assert (found.damaged, found.problems) == ((), ())
 
 
 def test_a_backup_of_an_old_primary_ends_no_gap_of_production() -> None:

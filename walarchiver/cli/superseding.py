@@ -23,6 +23,7 @@ from walarchiver.keys.keyfile import KeyRole, read_key_file
 from walarchiver.ledger import Ledger, Writer
 from walarchiver.ledgerqueue import LedgerQueue
 from walarchiver.offered import ClusterFacts
+from walarchiver.scanner import scanner_for
 from walarchiver.superseding import REASON_CHARS_MAX, Replacement, examine, supersede
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def _archiver(host: Host, archive: Archive, depositor: Depositor, pool: ThreadPo
         cpu=pool,
         io=pool,
         budget=ByteBudget(host.settings.server.memory),
+        scanner=scanner_for(archive.segment_size),
     )
 
 
@@ -115,7 +117,7 @@ def _text(archive: Archive, replacement: Replacement, args: argparse.Namespace) 
         lines.append("The new content is in force for every restore from now on; the old one stays stored.")
         lines.append("The archive refuses the old content from now on.")
         lines.append("Where a custodian's key is, `walarchiver plan --at latest` says whether its WAL fits;")
-        lines.append("`status` does not look into files. Take a base backup where it does not fit.")
+        lines.append("`status` knows only of damage inside it. Take a base backup where it does not fit.")
     else:
         lines.append("Nothing was changed. With --apply every restore over this file replays the new one.")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -43,6 +44,18 @@ class Reach:
 def add_segment(runs: Runs, segment: Segment) -> Runs:
     """`runs` with one more segment; unchanged when it was there."""
     return add_run(runs, Run(segment.timeline, segment.number, segment.number))
+
+
+def without(runs: Runs, segments: Iterable[Segment]) -> Runs:
+    """`runs` as if these segments were missing."""
+    found = list(runs)
+    for segment in segments:
+        for at, run in enumerate(found):
+            if run.timeline == segment.timeline and run.first <= segment.number <= run.last:
+                parts = ((run.first, segment.number - 1), (segment.number + 1, run.last))
+                found[at : at + 1] = [Run(run.timeline, low, high) for low, high in parts if low <= high]
+                break
+    return tuple(found)
 
 
 def add_run(runs: Runs, run: Run) -> Runs:
