@@ -10,7 +10,7 @@ from tests.integration.planned import archived, play
 from tests.integration.scene import Scenes
 
 TARGETS = 60
-"""Three of each kind; many more on every major run at night."""
+"""Some of each kind; many more on every major run at night."""
 SEED = 4_640
 
 
