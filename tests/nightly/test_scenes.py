@@ -133,9 +133,12 @@ def listening_ports(leader: int) -> set[int]:
     """TCP ports that a server's processes listen on: those of its socket descriptors (proc(5))."""
     inodes = set()
     for process in [leader, *children(leader)]:
-        for descriptor in Path(f"/proc/{process}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                inodes.update(re.findall(r"socket:\[(\d+)\]", os.readlink(descriptor)))
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # a process or a descriptor that is gone listens on nothing
+            for descriptor in list(Path(f"/proc/{process}/fd").iterdir()):
+                with contextlib.suppress(OSError):
+                    inodes.update(re.findall(r"socket:\[(\d+)\]", os.readlink(descriptor)))
     ports = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
