@@ -56,7 +56,8 @@ class Deposited:
 
     record: FileRecord
     epochs: frozenset[str]
-    scan: ScanRecord | None
+    scans: tuple[ScanRecord, ...]
+    """Of the file itself and, if that one had to wait for it, of the segment before."""
 
 
 class Archiver:
@@ -153,8 +154,7 @@ class Archiver:
                 return ()
             riding.extend(self._companions(file))
             epochs = self._depositor.epoch_records_of_today(catalog, deposited.epochs)
-            scans = () if deposited.scan is None else (deposited.scan,)
-            return (*epochs, record, *scans, *riding)
+            return (*epochs, record, *deposited.scans, *riding)
 
         await self._queue.submit(Proposal(name, decide))
         self._observe("archive: recorded")
@@ -172,7 +172,7 @@ class Archiver:
         try:
             objects: list[StoredObject] = []
             epochs: set[str] = set()
-            scan: ScanRecord | None = None
+            scans: tuple[ScanRecord, ...] = ()
             while offered.left or not objects:
                 async with self._budget.hold(min(PART_BYTES, offered.left) * (2 if scanner else 1)):
                     sealed = await loop.run_in_executor(self._cpu, self._seal_next, name, offered)
@@ -182,24 +182,25 @@ class Archiver:
                     if scanner is None or offered.left:
                         objects.append(await put)
                     else:
-                        stored, scan = await asyncio.gather(put, self._scan(scanner, offered, put))
+                        stored, scans = await asyncio.gather(put, self._scan(scanner, offered, put))
                         objects.append(stored)
                     self._observe("archive: put")
         finally:
             offered.handle.close()
-        return Deposited(offered.record(name, tuple(objects)), frozenset(epochs), scan)
+        return Deposited(offered.record(name, tuple(objects)), frozenset(epochs), scans)
 
     async def _scan(
         self, scanner: Scanner, offered: Offered, put: asyncio.Future[StoredObject]
-    ) -> ScanRecord | None:
+    ) -> tuple[ScanRecord, ...]:
         """Walk a segment while it is being put; its last record may go on in the file behind it, which
         PostgreSQL has had time to write by then."""
         loop = asyncio.get_running_loop()
+        found = [await loop.run_in_executor(self._cpu, scanner.late, offered)]
         scan = await loop.run_in_executor(self._cpu, scanner.scan, offered)
-        if scan is None:
-            return None
-        await asyncio.wait([put])
-        return await loop.run_in_executor(self._io, scanner.record, scan, offered)
+        if scan is not None:
+            await asyncio.wait([put])
+            found.append(await loop.run_in_executor(self._io, scanner.record, scan, offered))
+        return tuple(record for record in found if record is not None)
 
     def _seal_next(self, name: str, offered: Offered) -> Deposit:
         raw = min(PART_BYTES, offered.left)

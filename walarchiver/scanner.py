@@ -3,7 +3,8 @@
 Rules:
 - It looks at the very bytes that were digested, never at the file again.
 - Only the last record may go on in the next file, which PostgreSQL may still be writing: what is
-  there counts if it completes the record, checksum included, and otherwise means "not known yet".
+  there counts if it completes the record, checksum included, and otherwise means "not known yet". Such a
+  segment is looked at once more when the next one is archived, if it still lies beside it, unchanged.
 - Without the compiled part, and beyond SCANNED_BYTES_MAX, nothing is walked here: a plain walk costs
   several times what compressing does, and a whole segment has to lie in memory. Plans open such
   segments themselves, and `catalog scan` makes up for what is missing.
@@ -12,8 +13,10 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from blake3 import blake3
 
 from walarchiver.core.commits import scan_segment
 from walarchiver.core.scan import Ending, SegmentScan
@@ -29,6 +32,8 @@ from walarchiver.offered import Offered
 log = get_log("scanner")
 
 SCANNED_BYTES_MAX = 64 << 20
+OPEN_MAX = 4
+"""So many segments wait for the next one; there is one, unless archiving is out of order."""
 NEXT_BYTES = 1 << 20
 """How far a record is followed into the next file."""
 
@@ -43,11 +48,13 @@ def scanner_for(size: SegmentBytes) -> Scanner | None:
     return Scanner(size) if scans_while_archiving(size) else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scanner:
     """Walks the segments of one cluster. Thread-safe; calls block."""
 
     size: SegmentBytes
+    _open: dict[Segment, str] = field(default_factory=dict)
+    """Digests of segments whose last record could not be followed yet, oldest first."""
 
     def scan(self, offered: Offered) -> SegmentScan | None:
         """What the segment alone tells: OPEN when its last record goes on in the next one.
@@ -67,20 +74,50 @@ class Scanner:
 
         None when the scan is not final, or has no spelling; that is logged.
         """
-        name = scan.segment.name(self.size)
+        digest = offered.hasher.hexdigest()
         try:
             if scan.ending is Ending.OPEN:
                 scan = self._followed(scan, _content(offered), offered.path.parent)
-            record = scan_record(scan, name=name, digest=offered.hasher.hexdigest())
-            if record is not None:
-                record_to_json(record)
+            if scan.ending is Ending.OPEN:
+                self._open[scan.segment] = digest
+                while len(self._open) > OPEN_MAX:
+                    self._open.pop(next(iter(self._open)), None)
+                return None
+            return self._record(scan, digest)
         except Exception as error:  # noqa: BLE001 - whatever it is, archiving goes on
-            log.error("scan failed", segment=name, reason=repr(error))
+            log.error("scan failed", segment=scan.segment.name(self.size), reason=repr(error))
             return None
+
+    def late(self, offered: Offered) -> ScanRecord | None:
+        """The record of the segment before `offered`, if it had to wait for this one."""
+        assert isinstance(offered.file, SegmentFile)
+        segment = offered.file.segment
+        before = Segment(segment.timeline, segment.number - 1)
+        digest = self._open.pop(before, None)
+        if digest is None:
+            return None
+        try:
+            pages = (offered.path.parent / before.name(self.size)).read_bytes()
+            if blake3(pages).hexdigest() != digest:
+                return None
+            files: dict[int, bytes | bytearray] = {before.number: pages, segment.number: _content(offered)}
+            return self._record(self._walked(before, files), digest)
+        except OSError:
+            return None  # recycled already
+        except Exception as error:  # noqa: BLE001 - whatever it is, archiving goes on
+            log.error("scan failed", segment=before.name(self.size), reason=repr(error))
+            return None
+
+    def _record(self, scan: SegmentScan, digest: str) -> ScanRecord | None:
+        """Raises MalformedObject for what has no spelling."""
+        name = scan.segment.name(self.size)
         if scan.ending is Ending.BAD:
             log.error("archived WAL cannot be followed", segment=name, problem=scan.problem)
+        record = scan_record(scan, name=name, digest=digest)
         if record is None:
             log.info("segment not scanned", segment=name, ending=scan.ending.value)
+        else:
+            record_to_json(record)
         return record
 
     def _walked(self, segment: Segment, files: dict[int, bytes | bytearray]) -> SegmentScan:

@@ -95,8 +95,7 @@ def _record_beside(depositor: Depositor, deposited: Deposited) -> Proposal:
     def decide(catalog: Catalog) -> tuple[Record, ...]:
         if _beside(catalog, record.name, record.digest):
             return ()
-        scans = () if deposited.scan is None else (deposited.scan,)
-        return (*depositor.epoch_records_of_today(catalog, deposited.epochs), record, *scans)
+        return (*depositor.epoch_records_of_today(catalog, deposited.epochs), record, *deposited.scans)
 
     return Proposal(record.name, decide)
 

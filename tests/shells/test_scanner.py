@@ -12,7 +12,7 @@ from walarchiver.core.commits import scan_segment
 from walarchiver.core.scan import Ending
 from walarchiver.core.segment import Segment, SegmentBytes, parse_wal_file
 from walarchiver.format.scans import ScanRecord, segment_scan
-from walarchiver.offered import ClusterFacts, open_offered
+from walarchiver.offered import ClusterFacts, Offered, open_offered
 from walarchiver.scanner import Scanner
 
 SEGMENT = Segment(1, 3)
@@ -106,6 +106,38 @@ def test_damage_in_the_segment_itself_is_told(tmp_path: Path) -> None:
     assert record is not None
     assert record.ending == "bad"
     assert "checksum" in record.problem
+
+
+def offered_as(name: str, pages: bytes, folder: Path) -> Offered:
+    (folder / name).write_bytes(pages)
+    facts = ClusterFacts("main", SYSTEM, 15, SCANNER.size)
+    offered = open_offered(facts, parse_wal_file(name, SCANNER.size), folder / name, keep=True)
+    with offered.handle:
+        offered.digest()
+    return offered
+
+
+@pytest.mark.parametrize("lies_there", ["unchanged", "changed", "not at all"])
+def test_a_segment_that_had_to_wait_is_scanned_with_the_next_one(tmp_path: Path, lies_there: str) -> None:
+    wal, scanner = crossing(), Scanner(SCANNER.size)
+    first = offered_as(NAME, wal.segments()[3], tmp_path)
+    scan = scanner.scan(first)
+    assert scan is not None
+    assert scanner.record(scan, first) is None, "the next file is not there yet"
+    second = offered_as(NEXT, wal.segments()[4], tmp_path)
+    if lies_there == "changed":
+        (tmp_path / NAME).write_bytes(bytes(MIB))
+    elif lies_there == "not at all":
+        (tmp_path / NAME).unlink()
+    late = scanner.late(second)
+    if lies_there == "unchanged":
+        assert late is not None
+        assert late.digest == first.hasher.hexdigest()
+        whole = scan_segment(SEGMENT, wal.segments().get, segment_size=MIB)[0]
+        assert segment_scan(late, SEGMENT, system=wal.system, magic=0xD110) == whole
+    else:
+        assert late is None
+    assert scanner.late(second) is None, "once is enough"
 
 
 def test_a_scan_that_fails_is_no_scan_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
