@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 
 from tests.core.twins import scanned_alike
 from tests.kit.wal import MIB, TRANSACTION, Placed, WalWriter, main_data
-from walarchiver.core import crc32c as plain
 from walarchiver.core import skim
 from walarchiver.core.walreader import CrcPolicy
 
@@ -163,13 +161,3 @@ def test_times_at_the_ends_of_what_a_record_can_say_are_seen_alike(first: int, s
     wal.commit(NOON + 1)
     wal.switch()
     scanned_alike(wal.segments())
-
-
-def test_the_checksum_is_the_plain_one() -> None:
-    from walarchiver.core import _walskim
-
-    data = os.urandom(5000)
-    for length in (0, 1, 7, 8, 9, 95, 96, 4999):
-        crc = plain.crc32c(data[:length])
-        assert _walskim.crc32c(data[:length]) == crc
-        assert _walskim.crc32c(data[length:], crc) == plain.crc32c(data)

@@ -297,11 +297,9 @@ SCAN = scans.ScanRecord(
     prepares=1,
     backward_us=0,
     switched=True,
-    restore_points=(scans.RestorePointFact(Lsn(0x3000128), Lsn(0x3000190), "mark", CommitTime(NOW_US)),),
-    checkpoints=(
-        scans.CheckpointFact(Lsn(0x3000190), Lsn(0x3000100), 1, 1, CommitTime(NOW_US), shutdown=False),
-    ),
-    limits=(scans.LimitChange(Lsn(0x3000210), 100, 8, 10, 0, 64, 1),),
+    restore_points=(scans.RestorePoint(Lsn(0x3000128), Lsn(0x3000190), "mark", CommitTime(NOW_US)),),
+    checkpoints=(scans.Checkpoint(Lsn(0x3000190), Lsn(0x3000100), 1, 1, CommitTime(NOW_US), shutdown=False),),
+    limits=(scans.ParameterChange(Lsn(0x3000210), 100, 8, 10, 0, 64, 1),),
     prepared=(
         scans.EventFact("prepare", Lsn(0x3000250), Lsn(0x3000300), 740, CommitTime(NOW_US), "gid one"),
     ),

@@ -28,6 +28,3 @@ def skim(
     tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, list[int]]
     | None
 ): ...
-
-# crc32c: as walarchiver.core.crc32c.crc32c. Releases the GIL.
-def crc32c(data: Buffer, crc: int = 0, /) -> int: ...

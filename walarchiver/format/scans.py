@@ -42,37 +42,6 @@ class EventFact:
 
 
 @dataclass(frozen=True, slots=True)
-class RestorePointFact:
-    lsn: Lsn
-    end: Lsn
-    name: str
-    time: CommitTime
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointFact:
-    lsn: Lsn
-    redo: Lsn
-    timeline: int
-    previous_timeline: int
-    time: CommitTime
-    shutdown: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LimitChange:
-    """A PARAMETER_CHANGE record."""
-
-    lsn: Lsn
-    max_connections: int
-    max_worker_processes: int
-    max_wal_senders: int
-    max_prepared_transactions: int
-    max_locks_per_transaction: int
-    wal_level: int
-
-
-@dataclass(frozen=True, slots=True)
 class ScanRecord:
     """The records that start in one segment, summed up (core.scan.SegmentScan)."""
 
@@ -89,9 +58,9 @@ class ScanRecord:
     prepares: int
     backward_us: int
     switched: bool
-    restore_points: tuple[RestorePointFact, ...]
-    checkpoints: tuple[CheckpointFact, ...]
-    limits: tuple[LimitChange, ...]
+    restore_points: tuple[RestorePoint, ...]
+    checkpoints: tuple[Checkpoint, ...]
+    limits: tuple[ParameterChange, ...]
     prepared: tuple[EventFact, ...]
     overwritten: tuple[Lsn, ...]
     first: Lsn | None = None
@@ -121,25 +90,9 @@ def scan_record(scan: SegmentScan, *, name: str, digest: str) -> ScanRecord | No
         prepares=scan.prepares,
         backward_us=scan.backward_us,
         switched=scan.switched,
-        restore_points=tuple(
-            RestorePointFact(point.lsn, point.end, point.name, point.time) for point in scan.restore_points
-        ),
-        checkpoints=tuple(
-            CheckpointFact(one.lsn, one.redo, one.timeline, one.previous_timeline, one.time, one.shutdown)
-            for one in scan.checkpoints
-        ),
-        limits=tuple(
-            LimitChange(
-                one.lsn,
-                one.max_connections,
-                one.max_worker_processes,
-                one.max_wal_senders,
-                one.max_prepared_transactions,
-                one.max_locks_per_transaction,
-                one.wal_level,
-            )
-            for one in scan.parameter_changes
-        ),
+        restore_points=scan.restore_points,
+        checkpoints=scan.checkpoints,
+        limits=scan.parameter_changes,
         prepared=tuple(_fact(event) for event in scan.prepared),
         overwritten=scan.overwritten,
         first=scan.first,
@@ -185,25 +138,9 @@ def segment_scan(record: ScanRecord, segment: Segment, *, system: int, magic: in
         last_event=last_event,
         last_commit=last_commit,
         backward_us=record.backward_us,
-        restore_points=tuple(
-            RestorePoint(fact.lsn, fact.end, fact.name, fact.time) for fact in record.restore_points
-        ),
-        checkpoints=tuple(
-            Checkpoint(fact.lsn, fact.redo, fact.timeline, fact.previous_timeline, fact.time, fact.shutdown)
-            for fact in record.checkpoints
-        ),
-        parameter_changes=tuple(
-            ParameterChange(
-                fact.lsn,
-                fact.max_connections,
-                fact.max_worker_processes,
-                fact.max_wal_senders,
-                fact.max_prepared_transactions,
-                fact.max_locks_per_transaction,
-                fact.wal_level,
-            )
-            for fact in record.limits
-        ),
+        restore_points=record.restore_points,
+        checkpoints=record.checkpoints,
+        parameter_changes=record.limits,
         prepared=prepared,
         switched=record.switched,
         overwritten=record.overwritten,
