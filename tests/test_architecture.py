@@ -16,7 +16,7 @@ FUNCTION_LINES_MAX = 60
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("walarchiver.errors", "walarchiver.core"),
-    ("restore.core", "walarchiver.format", "walarchiver.ports"),
+    ("restore.core", "walarchiver.format", "walarchiver.ports", "walarchiver.bucketports"),
     (
         "walarchiver.storage",
         "walarchiver.postgres",

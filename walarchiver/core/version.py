@@ -1,0 +1,183 @@
+"""Object versions and delete markers of one key, and which of them was current at a moment.
+
+Rules (bucket.md of the design is told again in docs/bucket.md; sources: Amazon S3 User Guide, "Working with
+object metadata", "Working with delete markers", "ListObjectVersions"):
+- Instants are milliseconds since 1970 on the store's clock. A `Last-Modified` of whole seconds was floored:
+  what it tells of happened in [modified, modified + 1000).
+- Entries of a key are ordered by `modified`, newest first; of equals the one that the server lists first is
+  newer. The version id never decides.
+- An entry begins when it came into being: for a multipart upload that is its completion, which a store may
+  list under the time of its *initiation*. Where the completion is known it counts; else the entry is marked.
+- An entry is current from its begin until the earliest begin of any newer entry; the interval may be empty.
+- An entry that was removed for ever (gone) counts until it was; then the newest that had begun and is not gone
+  is current again. So an entry may be current in more than one interval; the later ones are `REINSTATED`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import IntFlag, StrEnum
+from typing import NewType
+
+StoreMs = NewType("StoreMs", int)
+"""Milliseconds since 1970-01-01 UTC on the object store's clock."""
+
+FOREVER = StoreMs(253_402_300_799_999)
+"""Later than every instant: 9999-12-31T23:59:59.999Z."""
+
+SECOND_MS = 1000
+NULL_VERSION = "null"
+"""The version id of what was written while versioning was off or suspended."""
+
+
+class EntryKind(StrEnum):
+    """What a line of a version listing stands for."""
+
+    VERSION = "version"
+    MARKER = "marker"
+
+
+class Trait(IntFlag):
+    """What must be known of an entry besides its interval."""
+
+    NONE = 0
+    NULL = 1
+    """Its id is `null`: the next write while versioning is suspended destroys it."""
+    MULTIPART = 2
+    """Uploaded in parts."""
+    UNKNOWN_BEGIN = 4
+    """Uploaded in parts, and listed under a time that may be the upload's initiation."""
+    ORDER_CONFLICT = 8
+    """The server calls another entry of this key the latest than the rule above does."""
+    REINSTATED = 16
+    """Current again since a newer entry was removed for ever."""
+
+
+class MultipartTime(StrEnum):
+    """What a store shows as `Last-Modified` of an object uploaded in parts."""
+
+    INITIATION = "initiation"
+    COMPLETION = "completion"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One version or delete marker as the server lists it."""
+
+    key: str
+    version_id: str
+    kind: EntryKind
+    modified: StoreMs
+    size: int
+    """Bytes; 0 for a marker."""
+    etag: str
+    """Without quotation marks; empty for a marker."""
+    storage_class: str
+    """As the server says; empty for a marker."""
+    is_latest: bool
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether it was uploaded in parts: such an ETag ends in `-N` (S3 API, "Object")."""
+        return "-" in self.etag
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An entry at its place in the history of its key. Current in [begin, until)."""
+
+    entry: Entry
+    begin: StoreMs
+    until: StoreMs
+    tie: int
+    """Counts the entries of the key with the same `modified` from the oldest, 0, on."""
+    traits: Trait
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A placed entry as an index keeps it."""
+
+    placed: Placed
+    first_seen: StoreMs
+    """When we asked for the listing that showed it first."""
+    gone_by: StoreMs | None = None
+    """When we asked for the listing that did not show it any more; None while it is there."""
+    gone_after: StoreMs | None = None
+    """When we asked for the last listing that showed it."""
+
+    @property
+    def entry(self) -> Entry:
+        return self.placed.entry
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was removed for ever: only the index remembers it."""
+        return self.gone_by is not None
+
+    def was_current(self, moment: StoreMs) -> bool:
+        return self.placed.begin <= moment < self.placed.until
+
+
+def place(
+    listed: Sequence[Entry],
+    *,
+    completions: Mapping[str, StoreMs] | None = None,
+    multipart_time: MultipartTime = MultipartTime.UNKNOWN,
+) -> tuple[Placed, ...]:
+    """The history of one key, newest first, from its entries in the server's order.
+
+    `completions`: when multipart uploads ended, by version id, where events told of it.
+    """
+    assert all(entry.key == listed[0].key for entry in listed), "entries of one key"
+    known = completions or {}
+    ordered = sorted(enumerate(listed), key=lambda item: (-item[1].modified, item[0]))
+    conflict = any(entry.is_latest for _, entry in ordered[1:])
+    placed: list[Placed] = []
+    until = FOREVER
+    ties = _ties([entry for _, entry in ordered])
+    for (_, entry), tie in zip(ordered, ties, strict=True):
+        begin, traits = _begin(entry, known, multipart_time)
+        if conflict:
+            traits |= Trait.ORDER_CONFLICT
+        placed.append(Placed(entry, begin, until, tie, traits))
+        until = min(until, begin)
+    return tuple(placed)
+
+
+def _begin(
+    entry: Entry, completions: Mapping[str, StoreMs], multipart_time: MultipartTime
+) -> tuple[StoreMs, Trait]:
+    traits = Trait.NULL if entry.version_id == NULL_VERSION else Trait.NONE
+    if entry.kind is EntryKind.MARKER or not entry.in_parts:
+        return entry.modified, traits
+    traits |= Trait.MULTIPART
+    completed = completions.get(entry.version_id)
+    if completed is not None:
+        return max(entry.modified, completed), traits
+    if multipart_time is not MultipartTime.COMPLETION:
+        traits |= Trait.UNKNOWN_BEGIN
+    return entry.modified, traits
+
+
+def _ties(ordered: Sequence[Entry]) -> list[int]:
+    ties = [0] * len(ordered)
+    for at in range(len(ordered) - 2, -1, -1):
+        if ordered[at].modified == ordered[at + 1].modified:
+            ties[at] = ties[at + 1] + 1
+    return ties
+
+
+def current_at(history: Sequence[Placed], moment: StoreMs) -> Placed | None:
+    """The version that a reader at `moment` would have got; None when there was none."""
+    for placed in history:
+        if placed.begin <= moment < placed.until:
+            return placed if placed.entry.kind is EntryKind.VERSION else None
+    return None
+
+
+def without_completion(placed: Placed) -> Placed:
+    """The same entry when nothing is known of its upload's end."""
+    return replace(placed, begin=placed.entry.modified, traits=placed.traits | Trait.UNKNOWN_BEGIN)
