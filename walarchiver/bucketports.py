@@ -178,6 +178,14 @@ class EvidenceBucket(Protocol):
         """Remove one delete marker, listed again as one just before. Raises BucketChanged when it is none."""
         ...
 
+    def request_thaw(self, key: str, version_id: str, *, days: int) -> None:
+        """Ask for a readable copy of an archived version, for so many days (RestoreObject, standard tier).
+
+        Returns when the store took the request or is at it already; the copy takes hours. Raises
+        VersionUnreadable when the version is not archived or does not exist.
+        """
+        ...
+
     def close(self) -> None: ...
 
 
