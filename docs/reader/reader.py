@@ -119,7 +119,7 @@ def unsealed(stored, want, key_of):  # section 3: the plain bytes of the object 
     border = 12 + int.from_bytes(stored[8:12], "big")
     need(stored[:8].hex() == "5049545200010d0a" and border <= 65548, "no sealed object")
     head = parsed(stored[12:border], "header")
-    need(head["kind"] == "base" or f"{head['tli']:08X}" == head["name"][:8], "timeline of another name")
+    need("parts" not in head or f"{head['tli']:08X}" == head["name"][:8], "timeline of another name")
     need(want.items() <= head.items(), f"an object of {head}, not of {want}")
     stream, label = stored[border:], b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0"
     info = label + stream[:24] + hashlib.sha256(stored[:border]).digest()  # salt, context

@@ -33,7 +33,7 @@ from tests.format.world import (
     signing,
 )
 from walarchiver.core.lsn import Lsn
-from walarchiver.core.moment import CommitTime
+from walarchiver.core.moment import CommitTime, StoreTime
 from walarchiver.errors import LedgerBroken, MalformedObject
 from walarchiver.format import records as r
 from walarchiver.format import scans
@@ -275,6 +275,7 @@ TABLE = {
     "checkpoint": {Role.WRITER, Role.PRUNER},
     "drill": {Role.DRILLER},
     "prune": {Role.PRUNER},
+    "bucket_journal": {Role.WRITER, Role.ADMIN},
     "supersede hold": {Role.ADMIN},
     "invented_in_2031": set(SIGNERS),
 }
@@ -344,6 +345,46 @@ EXAMPLES: dict[str, r.Record] = {
     "keyring": RECORD_1,
     "epoch": r.EpochRecord("e" * 16, "3" * 64),
     "supersede": superseded("2" * 64, "4" * 64),
+    "tie": r.TieRecord(
+        bucket="evidence",
+        timeline=1,
+        before=CommitTime(NOW_US),
+        before_lsn=Lsn(0x3000148),
+        after=CommitTime(NOW_US + 1),
+        after_lsn=Lsn(0x3000190),
+        date=StoreTime(NOW_US // 1_000_000 * 1_000_000),
+    ),
+    "bucket_index": r.BucketIndexRecord(
+        bucket="evidence",
+        prefix="",
+        generation="1f2e3d4c5b6a7988",
+        n=0,
+        role="rows",
+        rows=1,
+        whole=True,
+        asked=StoreTime(NOW_US),
+        digest="2" * 64,
+        len=1,
+        object=STORED[0],
+    ),
+    "pin": r.PinRecord(
+        pin="20261122T143206Z-1f2e3d4c",
+        backup="20261122T143206Z-1f2e3d4c",
+        timeline=1,
+        lsn=Lsn(0x3000190),
+        time=CommitTime(NOW_US),
+        bucket="evidence",
+        prefix="files/",
+        cutoff=StoreTime(NOW_US),
+        objects=1,
+        bytes=1,
+        kept_in="",
+        reason="year end",
+        parts=(r.PinPart(0, 1, "2" * 64, 1, STORED[0]),),
+    ),
+    "bucket_journal": r.BucketJournalRecord(
+        "evidence", "20261122T143206Z-1f2e3d4c", 0, "2" * 64, 1, STORED[0]
+    ),
 }
 
 

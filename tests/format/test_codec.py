@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.format.world import CLUSTER, RECORD_1, gap, horizon
 from walarchiver.core.lsn import Lsn
-from walarchiver.core.moment import CommitTime
+from walarchiver.core.moment import CommitTime, StoreTime
 from walarchiver.errors import MalformedObject
 from walarchiver.format import records as r
 from walarchiver.format import scans
@@ -44,6 +44,7 @@ def of_field(name: str, hint: str) -> st.SearchStrategy[Any]:
         "bool": st.booleans(),
         "Lsn": st.integers(0, 2**64 - 1).map(Lsn),
         "CommitTime": st.integers(0, 4_000_000_000_000_000).map(CommitTime),
+        "StoreTime": st.integers(0, 4_000_000_000_000_000).map(StoreTime),
     }
     if hint in plain:
         return plain[hint]
@@ -79,9 +80,9 @@ def test_records_are_spelled_as_the_format_says() -> None:
 
 
 def test_an_unknown_kind_is_kept_verbatim() -> None:
-    spelled = b'{"kind":"tie","lsn":null,"whatever":[1,{"x":"y"}]}'
+    spelled = b'{"kind":"tide","lsn":null,"whatever":[1,{"x":"y"}]}'
     record = record_from_json(parse_canonical(spelled))
-    assert record == r.UnknownRecord("tie", spelled)
+    assert record == r.UnknownRecord("tide", spelled)
     assert canonical_json(record_to_json(record)) == spelled
 
 

@@ -25,6 +25,7 @@ from walarchiver.errors import NotAWalFile
 
 ROOT = "v1/"
 CLUSTERS_PREFIX = "v1/c/"
+BUCKETS_PREFIX = "v1/b/"
 CHECKPOINTS_PREFIX = "v1/checkpoint/"
 """Not in the repository itself: names in the second place, which holds checkpoints only."""
 KEYRING_PREFIX = "v1/keyring/"
@@ -49,6 +50,7 @@ _WAL_KEY = re.compile(
 _BASE_KEY = re.compile(
     r"v1/c/([1-9][0-9]{0,19})/base/([0-9]{8}T[0-9]{6}Z-[0-9a-f]{8})/([0-9]{8})\.([0-9a-f]{16})"
 )
+_BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _READER_NAME = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z]+)?")
 _CLUSTER_KEY = re.compile(r"v1/c/([1-9][0-9]{0,19})/.*")
 
@@ -327,3 +329,38 @@ def parse_base_part_key(key: str) -> BasePartName | None:
     if match is None or not is_system_text(match[1]):
         return None
     return BasePartName(match[1], match[2], int(match[3]), match[4])
+
+
+# --- the application's bucket ------------------------------------------------------------------
+
+
+def is_bucket_name(text: str) -> bool:
+    """Whether `text` can stand in a name as a bucket's (S3 User Guide, "Bucket naming rules")."""
+    return _BUCKET_NAME.fullmatch(text) is not None
+
+
+def bucket_index_key(bucket: str, generation: str, n: int, oid: str) -> str:
+    """Piece `n` of one generation of a bucket's version index."""
+    return f"{_bucket(bucket)}index/{_oid(generation)}/{_count(n, 8)}.{_oid(oid)}"
+
+
+def bucket_journal_key(bucket: str, journal: str, n: int, oid: str) -> str:
+    """Piece `n` of what one restore did to a bucket."""
+    return f"{_bucket(bucket)}journal/{_moment_id(journal)}/{_count(n, 8)}.{_oid(oid)}"
+
+
+def pin_key(system: str, pin: str, n: int, oid: str) -> str:
+    """Part `n` of the versions that a pin keeps."""
+    return f"{cluster_prefix(system)}pin/{_moment_id(pin)}/{_count(n, 8)}.{_oid(oid)}"
+
+
+def _bucket(bucket: str) -> str:
+    if not is_bucket_name(bucket):
+        raise ValueError(f"{bucket!r} is not a bucket's name")
+    return f"{BUCKETS_PREFIX}{bucket}/"
+
+
+def _moment_id(text: str) -> str:
+    if not is_backup_id(text):
+        raise ValueError(f"{text!r} is not of the form 20261122T143206Z-1f2e3d4c")
+    return text

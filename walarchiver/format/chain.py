@@ -28,11 +28,11 @@ from walarchiver.format.signed import SignedText, Signer
 MAY_SIGN: Mapping[Role, frozenset[str]] = {
     Role.WRITER: frozenset(
         {"wal", "history", "label", "scan", "part", "backup", "epoch", "horizon", "tie", "gap", "pin"}
-        | {"bucket_index", "cluster", "keyring", "checkpoint"}
+        | {"bucket_index", "bucket_journal", "cluster", "keyring", "checkpoint"}
     ),
     Role.DRILLER: frozenset({"drill", "scan"}),
     Role.PRUNER: frozenset({"prune", "checkpoint"}),
-    Role.ADMIN: frozenset({"supersede", "hold", "keyring", "epoch"}),
+    Role.ADMIN: frozenset({"supersede", "hold", "keyring", "epoch", "bucket_journal"}),
 }
 """Record kinds by role; a kind that is in no row may be signed by every signer."""
 

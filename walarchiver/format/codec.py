@@ -17,7 +17,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from walarchiver.core.lsn import MAX_LSN, Lsn, format_lsn, parse_lsn
-from walarchiver.core.moment import CommitTime, format_rfc3339, parse_rfc3339
+from walarchiver.core.moment import CommitTime, StoreTime, format_rfc3339, parse_rfc3339
 from walarchiver.core.objectname import is_system_text
 from walarchiver.errors import MalformedObject, UsageError
 from walarchiver.format import records
@@ -134,7 +134,7 @@ def _without_none(hint: object) -> tuple[object, bool]:
 def _encoder(hint: object) -> Callable[[Any], JsonValue]:
     if hint is Lsn:
         return format_lsn
-    if hint is CommitTime:
+    if hint is CommitTime or hint is StoreTime:
         return _encode_time
     if get_origin(hint) is tuple:
         item = _encoder(get_args(hint)[0])
@@ -147,7 +147,7 @@ def _encoder(hint: object) -> Callable[[Any], JsonValue]:
 def _decoder(hint: object, name: str) -> Callable[[JsonValue, str], object]:
     if hint is Lsn:
         return _decode_lsn
-    if hint is CommitTime:
+    if hint is CommitTime or hint is StoreTime:
         return _decode_time
     if hint is bool:
         return _decode_bool

@@ -22,7 +22,8 @@ HEADER_BYTES_MAX = 65536
 PART_BYTES_MAX = 64 << 20
 """Plain bytes of one object at most; larger files travel in parts of exactly this size."""
 
-KINDS = frozenset({"wal", "history", "label", "base"})
+WAL_KINDS = frozenset({"wal", "history", "label"})
+KINDS = WAL_KINDS | {"base", "pin", "bindex", "bjournal"}
 COMPRESSION = "zstd"
 _REPO_DIGITS = 32
 _MEMBERS = ("comp", "epoch", "kind", "name", "part", "raw", "repo", "system", "tli", "v", "writer")
@@ -42,7 +43,7 @@ class Header:
     epoch: str
     writer: str
     parts: int | None = None
-    """How many parts the file has; None for `base` only."""
+    """How many parts a WAL file has; None for the other kinds."""
     comp: str = COMPRESSION
     v: int = 1
 
@@ -126,7 +127,7 @@ def _from_json(value: JsonValue) -> Header:
     fields = Fields(value, "header")
     version = fields.integer("v", low=1, high=1)
     kind = fields.one_of("kind", KINDS)
-    parts = fields.integer("parts", low=1, high=10_000) if kind != "base" else None
+    parts = fields.integer("parts", low=1, high=10_000) if kind in WAL_KINDS else None
     header = Header(
         kind=kind,
         repo=fields.hex("repo", _REPO_DIGITS // 2),

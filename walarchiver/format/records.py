@@ -16,18 +16,13 @@ from typing import ClassVar
 
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
+from walarchiver.format.bucketrecords import BucketIndexRecord as BucketIndexRecord
+from walarchiver.format.bucketrecords import BucketJournalRecord as BucketJournalRecord
+from walarchiver.format.bucketrecords import PinPart as PinPart
+from walarchiver.format.bucketrecords import PinRecord as PinRecord
+from walarchiver.format.bucketrecords import TieRecord as TieRecord
 from walarchiver.format.scans import ScanRecord
-
-
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """Where a sealed body is and what its stored bytes are."""
-
-    key: str
-    stored_len: int
-    stored_sha256: str
-    version_id: str | None = None
-    """A hint only: a copied repository has other version ids."""
+from walarchiver.format.stored import StoredObject as StoredObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,5 +283,9 @@ Record = (
     | GapRecord
     | SupersedeRecord
     | CheckpointRecord
+    | TieRecord
+    | BucketIndexRecord
+    | PinRecord
+    | BucketJournalRecord
     | UnknownRecord
 )
