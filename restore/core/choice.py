@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from restore.core.model import BaseBackup, Disputed, Verdict
+from restore.core.model import Ahead, BaseBackup, Disputed, Verdict
 from restore.core.walk import Branch, EndKind, Walk
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
@@ -30,6 +30,7 @@ class Choice:
     event: Event | None = None
     """The event that replay ends before (or with), when known already."""
     disputed: Disputed | None = None
+    ahead: Ahead | None = None
 
     @property
     def high(self) -> Lsn:

@@ -47,6 +47,7 @@ def build_decision(branch: Branch, choice: Choice, knowledge: WalKnowledge) -> D
         stop=stop,
         wal=need,
         disputed=choice.disputed,
+        ahead=choice.ahead,
         limits=limits,
         prepared_open=prepared,
         horizon=choice.horizon,
@@ -89,6 +90,12 @@ def _notes(choice: Choice, limits: Limits) -> list[str]:
             f"{format_lsn(disputed.last)} are not in the order of their times (largest step back "
             f"{disputed.backward_us} microseconds); "
             + ("they are included" if choice.inclusive else "those up to the asked moment are left out too")
+        )
+    if choice.ahead is not None:
+        notes.append(
+            f"clocks: base backup {choice.backup.id} holds events newer than the asked moment, from "
+            f"{format_lsn(choice.ahead.first)} on, the newest of {moment(choice.ahead.newest)}: the clock "
+            f"was set back behind them, and they are part of the state"
         )
     if limits != choice.backup.limits:
         notes.append("the limits of the primary were raised on the way; the larger ones are set")

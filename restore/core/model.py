@@ -196,6 +196,14 @@ class Disputed:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """A clock that was ahead and set back before the base backup, which holds newer events then."""
+
+    first: Lsn
+    newest: CommitTime
+
+
+@dataclass(frozen=True, slots=True)
 class WalNeed:
     """The WAL a restore reads, in replay order; `files` are (timeline, number) per address."""
 
@@ -225,6 +233,7 @@ class Decision:
     stop: Stop | None = None
     wal: WalNeed | None = None
     disputed: Disputed | None = None
+    ahead: Ahead | None = None
     limits: Limits | None = None
     prepared_open: tuple[Event, ...] = ()
     horizon: CommitTime | None = None

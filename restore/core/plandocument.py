@@ -62,6 +62,7 @@ def plan_document(
             for point in decision.candidates
         ],
         "disputed": _disputed(decision),
+        "ahead": _ahead(decision),
         "prepared": [event_to_json(event) for event in decision.prepared_open],
         "undone": {
             "commits": None if decision.stop is None else decision.undone_commits,
@@ -110,6 +111,11 @@ def _disputed(decision: Decision) -> Json:
         "events": disputed.events,
         "backward_us": disputed.backward_us,
     }
+
+
+def _ahead(decision: Decision) -> Json:
+    ahead = decision.ahead
+    return None if ahead is None else {"first": format_lsn(ahead.first), "newest": _time(ahead.newest)}
 
 
 def _base_backup(decision: Decision) -> Json:

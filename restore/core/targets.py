@@ -6,13 +6,14 @@ never consistent and is passed over; if nothing else serves, its broken WAL is t
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from restore.core import search
 from restore.core.choice import Choice, Refusal, missing_segments, past_the_end
 from restore.core.horizon import horizon
-from restore.core.model import AtXid, BaseBackup, Verdict
+from restore.core.model import Ahead, AtXid, BaseBackup, Verdict
 from restore.core.walk import Branch, Walk
 from restore.core.windows import guard, usable
 from restore.core.wording import backup_text, branch_text, end_text, moment
@@ -94,7 +95,8 @@ def choose_time(branch: Branch, time: CommitTime, *, include_disputed: bool) -> 
             f"base backup {backup_text(backup)} is the newest that ended, with every event before its "
             f"end, by {moment(time)} (at {moment(earliest)})"
         )
-        return _at_time(branch, backup, time, tuple(trail.notes), include_disputed)
+        found = _at_time(branch, backup, time, tuple(trail.notes), include_disputed)
+        return found if isinstance(found, Refusal) else replace(found, ahead=_ahead(branch, backup, time))
     return trail.refuse(moment(time), lambda backup: backup.stop_time <= time, newest)
 
 
@@ -118,6 +120,22 @@ def _at_time(
         f"{moment(time)} is reachable: replay ends just before the first newer event, {_event_text(first)}"
     )
     return Choice(backup, walk, first.lsn, False, Verdict.REACHABLE, reason, notes, proven, first, disputed)
+
+
+def _ahead(branch: Branch, backup: BaseBackup, time: CommitTime) -> Ahead | None:
+    """What is newer than a moment and older in the WAL than all that a base backup reads.
+
+    Looked at is the WAL that joins to it, from the oldest base backup on.
+    """
+    low = Lsn(branch.walk(backup).first * branch.size)
+    older = [one for one in reversed(branch.candidates()) if one.start_lsn < low]
+    joined = bisect_left(older, True, key=lambda one: branch.walk(one).end >= low)
+    if joined == len(older):
+        return None
+    walk = branch.walk(older[joined])
+    first = search.first_after(branch, walk, Lsn(walk.first * branch.size), time)
+    newest = search.newest_time_before(branch, walk, low)
+    return None if first is None or newest is None or first.lsn >= low else Ahead(first.lsn, newest)
 
 
 def _idle(

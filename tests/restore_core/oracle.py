@@ -131,6 +131,16 @@ def at_time(world: World, path: TimelineHistory, time: int, *, include: bool = F
     return Expected(Verdict.BEFORE_FIRST_BACKUP)
 
 
+def ahead(world: World, backup: BaseBackup, path: TimelineHistory, time: int) -> list[Event]:
+    """The events newer than a moment in the WAL before a base backup's, as far as older ones' reaches it."""
+    low = backup.start_lsn // SIZE * SIZE
+    for older in reversed(candidates(world, path)):
+        recs = world.replayable(path, older.start_lsn)
+        if older.start_lsn < low and recs and recs[-1].end >= low:
+            return [event for event in events_of(recs) if event.lsn < low and event.time > time]
+    return []
+
+
 def whole(
     world: World, path: TimelineHistory, backup: BaseBackup, recs: list[Rec], verdict: Verdict
 ) -> Expected:

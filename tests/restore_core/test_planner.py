@@ -16,7 +16,6 @@ from restore.core.model import (
     WalKnowledge,
 )
 from restore.core.planner import decide
-from restore.core.scanindex import ListedSamples
 from restore.core.windows import latest_restorable, windows
 from tests.restore_core.scenes import ask, at, full, gap_world, stop_of, three_commits
 from tests.restore_core.synthetic import SECOND, SIZE, SLOTS, T0, end_of, new_world, start_of
@@ -52,43 +51,6 @@ def test_the_exact_time_of_the_last_commit_is_reachable_where_postgresql_would_r
     decision = ask(world, at(40))
     assert decision.verdict is Verdict.IDLE
     assert stop_of(decision)[1:] == (True, 741)
-
-
-def test_an_idle_hour_is_reachable_up_to_the_sample_less_the_margin() -> None:
-    world, _ = three_commits()
-    assert ask(world, at(59)).verdict is Verdict.IDLE
-    refused = ask(world, at(59.000001))
-    assert refused.verdict is Verdict.NOT_PROVEN
-    assert refused.horizon == T0 + 59 * SECOND
-    assert refused.nearest.before == T0 + 59 * SECOND
-    assert "2026-" in refused.reason
-
-
-def test_a_sample_behind_the_next_page_header_proves_the_segment_that_ended() -> None:
-    """The insert position of an idle server after a switch is 40 bytes past the border."""
-    world, writer = three_commits()
-    assert writer.position % SIZE == 0x28
-    assert ask(world, at(50)).verdict is Verdict.IDLE
-
-
-def test_a_sample_ahead_of_the_archive_proves_nothing() -> None:
-    world, writer = three_commits()
-    world.horizons.clear()
-    writer.commit(50 * SECOND, 742)
-    writer.sample(60 * SECOND)
-    refused = ask(world, at(55))
-    assert refused.verdict is Verdict.NOT_PROVEN
-    assert refused.horizon == T0 + 40 * SECOND
-
-
-def test_a_checkpoint_proves_its_whole_second() -> None:
-    world, writer = new_world()
-    writer.backup("first", 10 * SECOND)
-    writer.commit(20 * SECOND, 739)
-    writer.checkpoint(30 * SECOND + 700_000)
-    full(writer)
-    assert ask(world, at(30)).verdict is Verdict.IDLE
-    assert ask(world, at(30.5)).verdict is Verdict.NOT_PROVEN
 
 
 def test_a_moment_inside_a_backup_is_served_by_the_one_before_it() -> None:
@@ -200,27 +162,6 @@ def test_a_backup_whose_own_end_is_not_archived_is_passed_over_and_named() -> No
     assert ask(world, AtLatest()).verdict is Verdict.NOT_PROVEN
     full(writer)
     assert ask(world, AtLatest()).verdict is Verdict.REACHABLE
-
-
-def test_clock_steps_are_reported_and_the_policy_decides() -> None:
-    """The clock was an hour ahead for 740 and 741; 742 and 743 are in true time again."""
-    world, writer = new_world()
-    writer.backup("first", SECOND)
-    writer.commit(10 * SECOND, 739)
-    writer.commit(3610 * SECOND, 740)
-    writer.commit(3611 * SECOND, 741)
-    writer.commit(12 * SECOND, 742)
-    writer.commit(20 * SECOND, 743)
-    full(writer)
-    exclude = ask(world, at(15))
-    assert stop_of(exclude)[1:] == (False, 739)
-    assert exclude.disputed is not None
-    assert exclude.disputed.events == 3
-    assert exclude.disputed.backward_us == 3599 * SECOND
-    assert exclude.undone_commits == 4
-    include = decide(world.view(), at(15), world.knowledge(), disputed="include")
-    assert stop_of(include)[1:] == (True, 742)
-    assert include.disputed == exclude.disputed
 
 
 def test_a_prepared_transaction_open_at_the_moment_is_listed_and_a_later_one_is_not_replayed() -> None:
@@ -391,27 +332,6 @@ def test_base_backups_that_ended_later_are_passed_over_without_opening_anything(
     assert set(opened) <= {1, 8}, "the stop's, and the last"
 
 
-class _Unread(ListedSamples):
-    """Samples that nobody may go through from one end to the other."""
-
-    def __len__(self) -> int:
-        raise AssertionError("every sample was read")
-
-    def __getitem__(self, index: object) -> object:
-        raise AssertionError("every sample was read")
-
-
-def test_a_plan_asks_for_the_samples_that_can_matter_only() -> None:
-    world, writer = three_commits()
-    for second in range(61, 90):
-        writer.sample(second * SECOND)
-    unread = _Unread(world.horizons)
-    view = replace(world.view(), horizons=unread)  # type: ignore[arg-type]
-    decision = decide(view, at(88), replace(world.knowledge(), samples=unread))
-    assert decision.verdict is Verdict.IDLE
-    assert decision.horizon == T0 + 88 * SECOND
-
-
 def test_a_stretch_that_does_not_link_to_what_is_before_it_is_not_joined() -> None:
     """Segments 2 to 7 fit to each other, but the first of them does not go on where segment 1 ends."""
     world, writer = three_commits()
@@ -429,29 +349,3 @@ def test_a_stretch_that_does_not_link_to_what_is_before_it_is_not_joined() -> No
     assert decision.verdict is Verdict.GAP
     assert decision.missing == (Segment(1, 2),)
     assert "does not follow" in decision.reason
-
-
-def test_a_sample_counts_when_a_later_event_is_older_by_less_than_the_margin() -> None:
-    world, writer = new_world()
-    writer.backup("first", 10 * SECOND)
-    writer.sample(33 * SECOND + 500_000)
-    writer.sample(32 * SECOND + 500_000)
-    writer.sample(32 * SECOND + 400_000)
-    writer.commit(31 * SECOND, 739)
-    full(writer)
-    assert ask(world, at(31.5)).horizon == T0 + 31 * SECOND + 500_000
-    assert ask(world, at(31.5)).verdict is Verdict.IDLE
-    assert ask(world, at(31.6)).verdict is Verdict.NOT_PROVEN
-
-
-def test_without_any_event_the_newest_sample_that_is_covered_counts() -> None:
-    world, writer = new_world()
-    writer.sample(20 * SECOND)
-    writer.backup("first", 10 * SECOND)
-    writer.sample(15 * SECOND)
-    full(writer)
-    writer.write()
-    writer.sample(50 * SECOND)
-    assert ask(world, at(19)).horizon == T0 + 19 * SECOND
-    assert ask(world, at(19)).verdict is Verdict.IDLE
-    assert ask(world, at(20)).verdict is Verdict.NOT_PROVEN

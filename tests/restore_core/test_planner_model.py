@@ -109,6 +109,10 @@ def _nothing_newer_and_nothing_left_out(
         assert decision.disputed.backward_us > 0
     else:
         assert decision.disputed is None
+    assert (decision.ahead is None) is (oracle.ahead(world, decision.backup, path, time) == [])
+    if decision.ahead is not None:
+        held = oracle.ahead(world, decision.backup, path, time)
+        assert (decision.ahead.first, decision.ahead.newest) == (held[0].lsn, max(e.time for e in held))
 
 
 @given(seeds)
