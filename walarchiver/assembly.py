@@ -275,6 +275,25 @@ def open_archive(
     has had several over the years. `repository_name`: default is the cluster's first one.
     Raises UnknownCluster, NoRepository, Untrusted, Store…
     """
+    repository, ledger = open_ledger(
+        host, cluster, system=system, write=write, repository_name=repository_name
+    )
+    ledger.refresh()
+    return Archive(first_cluster(ledger.catalog.clusters(), ledger.system), repository, ledger)
+
+
+def open_ledger(
+    host: Host,
+    cluster: str | None,
+    *,
+    system: str | None = None,
+    write: bool = False,
+    repository_name: str | None = None,
+) -> tuple[Repository, Ledger]:
+    """As `open_archive`, with the ledger as the local catalog has it, not read any further.
+
+    Raises UnknownCluster, NoRepository, Untrusted, Store…
+    """
     name = host.settings.cluster_name(cluster)
     repository_name = repository_name or host.settings.cluster(name).repositories[0]
     repository = open_repository(host, repository_name)
@@ -282,9 +301,7 @@ def open_archive(
     if chosen is None:
         chosen = repository.find_system(name, lambda each: catalog_of(host, repository, each))
     writer = writer_of(host, host.settings.repository(repository_name)) if write else None
-    ledger = repository.ledger(chosen, catalog_of(host, repository, chosen), writer)
-    ledger.refresh()
-    return Archive(first_cluster(ledger.catalog.clusters(), chosen), repository, ledger)
+    return repository, repository.ledger(chosen, catalog_of(host, repository, chosen), writer)
 
 
 def depositor_of(host: Host, archive: Archive, section: RepositorySettings) -> Depositor:

@@ -174,12 +174,6 @@ class Catalog(EntryRows, SampleRows):
         self._db.execute("DELETE FROM run WHERE timeline=? AND first IN (?,?)", (timeline, first, number + 1))
         self._db.execute("INSERT INTO run VALUES (?,?,?)", (timeline, first, last))
 
-    def clear(self) -> None:
-        """Forget everything, to be made again from the ledger."""
-        with self._transaction():
-            for table in PROJECTED_TABLES:
-                self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - names are ours
-
     def replace_with(self, other: Catalog) -> None:
         """Take over everything that `other` holds, at once."""
         with self._transaction():

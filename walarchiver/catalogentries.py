@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+_SEQ_MAX = 2**62
+
 
 class EntryRows(ABC):
     """The part of a catalog that answers about entries. Times are microseconds since 1970, on the clock
@@ -38,10 +40,20 @@ class EntryRows(ABC):
         rows = self._rows("SELECT time FROM entry WHERE void=0 ORDER BY seq LIMIT 1")
         return int(str(rows[0][0])) if rows else None
 
-    def newest_valid(self) -> tuple[int, str] | None:
-        """Number and hash of the last valid entry."""
-        rows = self._rows("SELECT seq, sha256 FROM entry WHERE void=0 ORDER BY seq DESC LIMIT 1")
+    def newest_valid(self, until: int | None = None) -> tuple[int, str] | None:
+        """Number and hash of the last valid entry, or of the last one up to number `until`."""
+        sql = "SELECT seq, sha256 FROM entry WHERE void=0 AND seq<=? ORDER BY seq DESC LIMIT 1"
+        rows = self._rows(sql, _SEQ_MAX if until is None else until)
         return (int(str(rows[0][0])), str(rows[0][1])) if rows else None
+
+    def holds(self, seq: int, sha256: str) -> bool:
+        """Whether just that entry stands at that number, and is valid."""
+        return bool(self._rows("SELECT 1 FROM entry WHERE seq=? AND sha256=? AND void=0", seq, sha256))
+
+    def recorded_from(self, seq: int) -> list[tuple[str, str]]:
+        """Kind and name of what entries from this number on record, in their order."""
+        rows = self._rows("SELECT kind, name FROM record WHERE seq>=? ORDER BY seq, idx", seq)
+        return [(str(kind), str(name)) for kind, name in rows]
 
     def newest_checkpoint(self) -> tuple[int, int] | None:
         """Number and time of the last entry that has a checkpoint."""

@@ -10,12 +10,14 @@ Rules (docs/format.md, "Ledger"):
   missing. An entry that a member signed behind a missing number means that the chain lost one.
 - The listing that shows what is new begins with the newest valid entry known. One without it (another
   bucket, an empty volume) proves nothing about what is missing, so it is an error.
+- That holds for what earlier processes left in the catalog, too, until somebody consents (`rebuild`). Only
+  a running process that meets a member's entry going on from another one reads the chain anew by itself.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from walarchiver.catalog import Catalog
@@ -28,6 +30,7 @@ from walarchiver.format.keyring import Keyring
 from walarchiver.format.rollup import judge_rollup
 from walarchiver.log import get_log
 from walarchiver.ports import ObjectStore, StoredVersion
+from walarchiver.remembered import must_hold, rewound
 from walarchiver.rollupstore import RollupStore
 
 log = get_log("ledger")
@@ -85,6 +88,8 @@ class ChainReader:
         self.rolled: set[int] = set()
         """First numbers of blocks taken from roll-ups by the reading under way."""
         self._anchored = False
+        self._doubted = False
+        """What was read in this process was found to be another chain than the store's."""
         self._strays: set[tuple[str, str | None]] = set()
 
     def state(self) -> ChainState:
@@ -105,20 +110,22 @@ class ChainReader:
         """
         self.whole = False
         self._check_anchor()
+        known = self.catalog.newest_valid()
         try:
             state = self._read()
         except _RollupsDoubted as doubt:
             log.error("roll-ups not used", system=self._system, reason=str(doubt))
             self._rollups = False
-            self.rebuild()
+            self.rebuild(self._holding(known))
             state = self._read()
         self.whole = True
         return state
 
-    def rebuild(self) -> None:
+    def rebuild(self, judge: Callable[[Catalog], None]) -> None:
         """Make the projection again from the repository alone, and put it in the old one's place.
 
-        Other processes that share the file see the old one until the new one is whole.
+        Other processes that share the file see the old one until the new one is whole. `judge` is shown
+        the new one before, and may raise: then the old one stays.
         """
         fresh = Catalog(None)
         try:
@@ -132,10 +139,11 @@ class ChainReader:
                 rollups=self._rollups,
                 rebuilds=False,
             ).refresh()
+            judge(fresh)
             self.catalog.replace_with(fresh)
         finally:
             fresh.close()
-        self._anchored = True
+        self._anchored, self._doubted = True, False
 
     def _read(self) -> ChainState:
         self.rolled.clear()
@@ -161,7 +169,7 @@ class ChainReader:
         state = self.state()
         begun = state.next_seq
         anchor = begun - 1 - len(state.voids)  # the last valid entry; what is void may go again
-        unseen = anchor if anchor >= 0 else None
+        unseen = (anchor, state.prev) if anchor >= 0 else None
         reading = self.entries.read(max(anchor, 0), fetched=begun, until=until)
         with contextlib.closing(reading):
             for seq, versions, contents in reading:
@@ -175,11 +183,8 @@ class ChainReader:
                     if self._is_there(state.next_seq):
                         return False
                     raise self._missing(state.next_seq, seq)
-        if unseen is not None and not self._pruned(unseen):
-            raise LedgerBroken(
-                f"entry {unseen} of system {self._system}, read earlier, is no longer in {self._store.url}",
-                hint="Is it the same bucket or volume? Nothing is appended, or called absent, on this.",
-            )
+        if unseen is not None and not self._pruned(anchor):
+            raise rewound(*unseen, self._system, self._store.url)
         return True
 
     def _is_there(self, seq: int) -> bool:
@@ -207,19 +212,27 @@ class ChainReader:
         )
 
     def _check_anchor(self) -> None:
-        """Once per process: is the catalog's head still what the store holds? Else start anew."""
+        """Once per process: does the store hold what the catalog was left with? Raises LedgerRewound.
+
+        An entry that is not at its name may have been pruned into a roll-up: then the whole chain is read.
+        """
         if self._anchored:
             return
-        state = self.state()
-        if state.next_seq:
-            head = state.next_seq - 1
-            expected = self.catalog.entry_sha256(head)
-            if all(content.sha256 != expected for content in self.entries.at(head)) and not self._pruned(
-                head
-            ):
-                log.error("the store does not hold the entry read last", system=self._system, seq=head)
-                self.catalog.clear()
-        self._anchored = True
+        known, voids = self.catalog.newest_valid(), self.state().voids
+        if known is not None and not self._stands(*known):
+            rolled = self._rollups and self._shelf.at(self._shelf.first_of(known[0]))
+            if not self._doubted and not rolled:
+                raise rewound(*known, self._system, self._store.url)
+            self.rebuild(self._holding(None if self._doubted else known))
+        elif voids and not self._stands(voids[-1].seq, voids[-1].sha256):
+            self.rebuild(self._holding(known))  # what is void may go again, or its place be filled
+        self._anchored, self._doubted = True, False
+
+    def _holding(self, known: tuple[int, str] | None) -> Callable[[Catalog], None]:
+        return lambda fresh: must_hold(fresh, known, self._system, self._store.url)
+
+    def _stands(self, seq: int, sha256: str) -> bool:
+        return any(content.sha256 == sha256 for content in self.entries.at(seq))
 
     def _take(self, state: ChainState, seq: int, contents: Sequence[Content]) -> ChainState:
         if not contents:
@@ -290,8 +303,8 @@ class ChainReader:
         return True
 
     def _doubt(self, what: str) -> LedgerBroken:
-        self.whole = False
-        self._anchored = False
+        self.whole = self._anchored = False
+        self._doubted = True
         return LedgerBroken(
             f"ledger of system {self._system}: {what}",
             hint="Who can delete in the ledger? Look for older versions and copies of it, and run "
@@ -306,12 +319,10 @@ class ChainReader:
         entry = parse_entry(body)
         common = entry.seq - 1 - len(entry.void)
         known = self.catalog.entry_sha256(common) if common >= 0 else None
-        if known is None or known in {content.sha256 for content in self.entries.at(common)}:
-            return
-        if self._pruned(common):
+        if known is None or self._stands(common, known) or self._pruned(common):
             return
         if self._rebuilds:
-            self.rebuild()
+            self.rebuild(self._holding(None))
         raise LedgerBroken(
             f"entry {common} of system {self._system} is another one than was read here before",
             hint="It was deleted and its place taken. What this host recorded in it and behind it does not "

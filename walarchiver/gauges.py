@@ -16,7 +16,15 @@ from walarchiver.status import Status, status_of
 
 INTERVAL_S = 10.0
 ALARMING = frozenset(
-    {"WA-DIVERGENCE", "WA-WRONG-CLUSTER", "WA-SEGMENT-CORRUPT", "WA-LEDGER", "WA-UNTRUSTED", "WA-REVOKED"}
+    {
+        "WA-DIVERGENCE",
+        "WA-WRONG-CLUSTER",
+        "WA-SEGMENT-CORRUPT",
+        "WA-LEDGER",
+        "WA-LEDGER-REWOUND",
+        "WA-UNTRUSTED",
+        "WA-REVOKED",
+    }
 )
 """Refusals that a person should look at; each is counted in walarchiver_alarms_total."""
 

@@ -34,6 +34,7 @@ from walarchiver.format.keyring import Role
 from walarchiver.format.records import Record
 from walarchiver.format.signed import Signer
 from walarchiver.ports import Clock, ObjectStore
+from walarchiver.remembered import Dropped, dropped
 
 _TRIES_MAX = 64
 
@@ -227,13 +228,23 @@ class Ledger:
             )
         return LedgerBroken(f"our own entry {seq} would not verify: {verdict.why}")
 
-    def rebuild(self, progress: Callable[[int], None] = lambda _seq: None) -> ChainState:
+    def rebuild(self, drop: tuple[int, int] | None = None) -> Dropped | None:
         """Make the projection again from the repository alone, and put it in the old one's place.
 
-        Other processes that share the file see the old one until the new one is whole.
+        `drop`: first and last number of the entries that the store lacks, by somebody who accepts that;
+        returned is what was dropped. Raises LedgerRewound when just these were not named, and leaves the
+        old one. Other processes that share the file see the old one until the new one is whole.
         """
+        found: list[Dropped] = []
+
+        def judge(fresh: Catalog) -> None:
+            lost = dropped(self.catalog, fresh)
+            if lost is not None:
+                if lost.range != drop:
+                    raise lost.refusal(self.system, self.store.url)
+                found.append(lost)
+
         with self._lock:
-            self._reader.rebuild()
-            state = self.refresh()
-            progress(state.next_seq)
-            return state
+            self._reader.rebuild(judge)
+            self.refresh()
+        return found[0] if found else None

@@ -18,6 +18,7 @@ from restore.fetcher import Fetcher
 from tests.kit.faultystore import Fault
 from tests.kit.walmaker import MIB
 from tests.simulation.world import SYSTEM, SYSTEM_ID, Process, World, name_of, segment_bytes, wal_file
+from walarchiver.catalog import Catalog
 from walarchiver.core.history import Fork, TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.errors import (
@@ -206,7 +207,7 @@ def test_a_catalog_that_is_being_made_anew_proves_nothing(scene: Scene) -> None:
 
     def cleared() -> object:
         state = refresh()
-        scene.process.catalog.clear()
+        scene.process.catalog.replace_with(Catalog(None))
         return state
 
     scene.process.ledger.refresh = cleared  # type: ignore[method-assign, assignment]

@@ -20,6 +20,7 @@ from walarchiver.core.segment import Segment, SegmentBytes
 from walarchiver.errors import (
     LedgerBroken,
     LedgerContended,
+    LedgerRewound,
     ObjectMissing,
     SegmentConflict,
     StoreUnavailable,
@@ -406,8 +407,8 @@ def test_a_catalog_whose_head_is_such_an_object_is_not_thrown_away(tmp_path: Pat
     world.store.events.clear()
     again = world.process(catalog=tmp_path / "c.sqlite")
     again.ledger.refresh()
-    gets = [event for event in world.store.events if event.operation == "get" and PLACE in event.key]
-    assert gets == [], "entries that were known are read again"
+    gets = [event.key for event in world.store.events if event.operation == "get" and PLACE in event.key]
+    assert gets == [ledger_key(SYSTEM, 0)], "more is read again than the last valid entry"
     assert again.catalog.voids() == [1]
 
 
@@ -582,32 +583,143 @@ def test_a_failed_reading_leaves_a_catalog_that_can_go_on(operation: str) -> Non
 # --- catalogs --------------------------------------------------------------------------------------
 
 
-def test_a_catalog_that_the_store_contradicts_is_made_again(tmp_path: Path) -> None:
-    first, second = World(), World()
-    old = first.process(catalog=tmp_path / "c.sqlite")
-    old.begin()
-    for number in range(5):
-        old.ledger.commit([archive(wal(number))])
-    old.catalog.close()
-    process = second.process(catalog=tmp_path / "c.sqlite")
-    second.began().ledger.commit([archive(wal(7))])
-    process.ledger.refresh()
-    assert names(process) == [wal(7).name]
-    same_everywhere(second, process)
+class Rewound:
+    """A catalog file that stands at entry 4 of a chain with a segment in each, and its world."""
+
+    def __init__(self, folder: Path) -> None:
+        self.world = World()
+        self.path = folder / "c.sqlite"
+        process = self.process()
+        process.begin()
+        for number in range(1, 5):
+            process.ledger.commit([archive(wal(number))])
+        process.catalog.close()
+
+    def process(self) -> Process:
+        return self.world.process(catalog=self.path)
+
+    def cut(self, *seqs: int) -> None:
+        for seq in seqs:
+            self.world.replace(ledger_key(SYSTEM, seq), None)
+
+    def grow(self, *numbers: int) -> None:
+        """Another host, which has nothing but the store, goes on."""
+        host = self.world.process()
+        for number in numbers:
+            assert host.ledger.commit([archive(wal(number))]) == [None]
 
 
-def test_a_catalog_ahead_of_a_truncated_store_is_made_again_and_says_so_by_being_shorter(
-    tmp_path: Path,
-) -> None:
-    world = World()
-    old = world.process(catalog=tmp_path / "c.sqlite")
-    old.begin()
-    old.ledger.commit([archive(wal(1))])
-    old.catalog.close()
-    world.replace(ledger_key(SYSTEM, 1), None)
-    process = world.process(catalog=tmp_path / "c.sqlite")
+@pytest.fixture
+def behind(tmp_path: Path) -> Rewound:
+    return Rewound(tmp_path)
+
+
+def refused(behind: Rewound, *, read_earlier: int = 4) -> None:
+    """Each new process refuses, however often it asks, and forgets nothing of what it knows."""
+    for _ in range(2):
+        process = behind.process()
+        for _ in range(2):
+            with pytest.raises(LedgerRewound, match=f"entry {read_earlier} of system .*, read earlier"):
+                process.ledger.refresh()
+        with pytest.raises(LedgerRewound):
+            process.ledger.commit([archive(wal(9))])
+        assert names(process) == [wal(number).name for number in range(1, 5)]
+        process.catalog.close()
+
+
+def test_a_process_that_begins_on_a_chain_without_its_newest_entries_refuses_it(behind: Rewound) -> None:
+    behind.cut(3, 4)
+    refused(behind)
+    assert behind.world.keys(f"{SYSTEM}/ledger/")[-1] == ledger_key(SYSTEM, 2), "something was appended"
+
+
+def test_a_process_that_begins_where_others_went_on_from_a_shorter_chain_refuses_it(behind: Rewound) -> None:
+    behind.cut(4)
+    behind.grow(7)  # in the very place
+    refused(behind)
+    behind.grow(8)
+    refused(behind)
+
+
+def test_a_process_that_begins_on_an_empty_ledger_refuses_it(behind: Rewound) -> None:
+    behind.cut(*range(5))
+    refused(behind)
+
+
+def test_entries_that_come_back_end_the_refusal(behind: Rewound) -> None:
+    kept = {seq: entry_at(behind.world, seq) for seq in (3, 4)}
+    behind.cut(3, 4)
+    refused(behind)
+    for seq, raw in kept.items():
+        behind.world.memory.put_new(ledger_key(SYSTEM, seq), raw)
+    process = behind.process()
     process.ledger.refresh()
-    assert names(process) == []
+    assert process.ledger.commit([archive(wal(5))]) == [None]
+    same_everywhere(behind.world, process)
+
+
+def test_a_rebuild_drops_only_what_somebody_names(behind: Rewound) -> None:
+    behind.cut(3, 4)
+    behind.grow(4, 7)  # one of the two files was archived again
+    process = behind.process()
+    for drop in (None, (3, 3), (2, 4), (0, 4)):
+        with pytest.raises(LedgerRewound, match=r"with entry 4 and lacks entries 3\.\.4 \(2 wal") as said:
+            process.ledger.rebuild(drop)
+        assert f"recorded nowhere else: {wal(3).name}" in said.value.message
+        assert wal(4).name not in said.value.message
+        assert "--drop 3..4" in said.value.next_step
+    refused(behind)
+    lost = process.ledger.rebuild((3, 4))
+    assert lost is not None
+    assert (lost.range, lost.files, lost.head) == ((3, 4), (wal(3).name,), 4)
+    same_everywhere(behind.world, process, behind.process())
+    assert names(process) == [wal(number).name for number in (1, 2, 4, 7)]
+    assert process.ledger.rebuild() is None, "nothing is left to be dropped"
+
+
+def test_a_running_process_goes_on_once_another_accepted_the_loss(behind: Rewound) -> None:
+    running = behind.process()
+    running.ledger.refresh()
+    behind.cut(4)
+    for _ in range(2):
+        with pytest.raises(LedgerRewound, match="entry 4"):
+            running.ledger.refresh()
+    assert behind.process().ledger.rebuild((4, 4)) is not None
+    running.ledger.refresh()
+    assert running.ledger.commit([archive(wal(5))]) == [None]
+    same_everywhere(behind.world, running)
+
+
+def test_void_entries_may_go_while_nobody_looks(behind: Rewound) -> None:
+    for seq in (5, 6):
+        behind.world.memory.put_new(ledger_key(SYSTEM, seq), b"junk")
+    process = behind.process()
+    process.ledger.refresh()
+    process.catalog.close()
+    behind.cut(5, 6)
+    behind.grow(7)  # in the place of what was void
+    again = behind.process()
+    again.ledger.refresh()
+    same_everywhere(behind.world, again)
+    assert again.catalog.voids() == []
+
+
+@pytest.mark.parametrize("how", ["deleted", "no database", "cut off"])
+def test_a_catalog_file_that_is_gone_or_broken_is_no_witness(behind: Rewound, how: str) -> None:
+    behind.cut(4)
+    for tail in ("-wal", "-shm"):
+        behind.path.with_name(behind.path.name + tail).unlink(missing_ok=True)
+    match how:
+        case "deleted":
+            behind.path.unlink()
+        case "no database":
+            behind.path.write_bytes(b"junk" * 4096)
+        case _:
+            behind.path.write_bytes(behind.path.read_bytes()[:8192])
+    process = behind.process()
+    process.ledger.refresh()
+    assert names(process) == [wal(number).name for number in range(1, 4)]
+    same_everywhere(behind.world, process)
 
 
 def test_a_rebuilt_catalog_equals_the_live_one(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING
 
-from walarchiver.assembly import open_archive
+from walarchiver.assembly import open_archive, open_ledger
 from walarchiver.cli.context import Context
+from walarchiver.errors import UsageError
 from walarchiver.operate.backfill import Backfilled, complete, unscanned
 
 if TYPE_CHECKING:
@@ -23,7 +25,14 @@ def register(subparsers: Subparsers) -> None:
         "catalog", help="rebuild the local catalog from the ledger; scan segments archived without a scan"
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    verbs.add_parser("rebuild", help="make the local catalog again from the ledger alone")
+    rebuild = verbs.add_parser("rebuild", help="make this user's local catalog again from the ledger alone")
+    rebuild.add_argument(
+        "--drop",
+        metavar="FIRST..LAST",
+        help="accept that these entries, read here before and gone from the store, are lost",
+    )
+    rebuild.add_argument("--repository", metavar="NAME", help="default: the cluster's first")
+    rebuild.add_argument("--system", metavar="ID", help="an older system identifier of the same cluster name")
     scan = verbs.add_parser(
         "scan", help="open the segments that have no scan, walk them and record what they tell"
     )
@@ -31,20 +40,39 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
-    return _rebuild(context) if args.verb == "rebuild" else _scan(context, dry_run=args.dry_run)
+    return _rebuild(context, args) if args.verb == "rebuild" else _scan(context, dry_run=args.dry_run)
 
 
-def _rebuild(context: Context) -> int:
-    host = context.host()
-    archive = open_archive(host, context.cluster)
-    state = archive.ledger.rebuild()
-    counts = archive.catalog.counts()
-    listed = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-    context.result(
-        f"catalog of system {archive.system} made again from {state.next_seq} ledger entries: {listed}",
-        {"system": archive.system, "entries": state.next_seq, "records": counts},
+def _rebuild(context: Context, args: argparse.Namespace) -> int:
+    drop = None if args.drop is None else _range(args.drop)
+    _, ledger = open_ledger(
+        context.host(), context.cluster, system=args.system, repository_name=args.repository
     )
+    lost = ledger.rebuild(drop)
+    entries, counts = ledger.state().next_seq, ledger.catalog.counts()
+    listed = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "nothing"
+    lines = [f"catalog of system {ledger.system} made again from {entries} ledger entries: {listed}"]
+    members: dict[str, object] = {"system": ledger.system, "entries": entries, "records": counts}
+    members["dropped"] = None
+    if lost is not None:
+        lines.append(f"dropped: {lost}")
+        members["dropped"] = {
+            "first": lost.first,
+            "last": lost.last,
+            "records": dict(lost.records),
+            "files": list(lost.files),
+            "backups": list(lost.backups),
+        }
+    context.result("\n".join(lines), members)
     return 0
+
+
+def _range(text: str) -> tuple[int, int]:
+    """Raises UsageError."""
+    found = re.fullmatch(r"([0-9]{1,18})\.\.([0-9]{1,18})", text)
+    if found is None:
+        raise UsageError(f"--drop {text!r} is no range of entries", hint="Write it as printed: 58..61.")
+    return int(found[1]), int(found[2])
 
 
 def _scan(context: Context, *, dry_run: bool) -> int:

@@ -42,11 +42,19 @@ from walarchiver.errors.asking import (
     WrongBranch,
 )
 from walarchiver.errors.base import WalarchiverError
+from walarchiver.errors.bucket import (
+    BucketChanged,
+    BucketNotVersioned,
+    ListingIncomplete,
+    NoBucket,
+    VersionUnreadable,
+)
 from walarchiver.errors.doubting import (
     BadSignature,
     FetchInDoubt,
     KeyringBroken,
     LedgerBroken,
+    LedgerRewound,
     MalformedObject,
     ObjectDamaged,
     ObjectMisplaced,
@@ -111,6 +119,8 @@ __all__ = [
     "BadSignature",
     "BeforeFirstBackup",
     "BinariesMissing",
+    "BucketChanged",
+    "BucketNotVersioned",
     "CallerGone",
     "CatalogUnavailable",
     "ConfigError",
@@ -130,8 +140,11 @@ __all__ = [
     "LastKeyHolder",
     "LedgerBroken",
     "LedgerContended",
+    "LedgerRewound",
+    "ListingIncomplete",
     "Locked",
     "MalformedObject",
+    "NoBucket",
     "NoRepository",
     "NotARegularFile",
     "NotAWalFile",
@@ -176,6 +189,7 @@ __all__ = [
     "UnknownTarget",
     "Untrusted",
     "UsageError",
+    "VersionUnreadable",
     "WalarchiverError",
     "WriterRevoked",
     "WrongBranch",

@@ -44,6 +44,17 @@ class LedgerBroken(Untrusted):
     code = "WA-LEDGER"
 
 
+class LedgerRewound(LedgerBroken):
+    """The ledger in the store lacks entries that were read here before; the shorter one is not believed."""
+
+    code = "WA-LEDGER-REWOUND"
+    hint = (
+        "Was an older copy put in the bucket's place, or something deleted? Look for versions and copies. "
+        "`walarchiver catalog rebuild`, run as the same user, says what would be lost and how to go on "
+        "without it."
+    )
+
+
 class KeyringBroken(Untrusted):
     """The keyring does not lead from the pinned root key to the signer."""
 
