@@ -32,6 +32,9 @@ from walarchiver.format.records import WalRecord
 from walarchiver.format.scans import segment_scan
 from walarchiver.repository import Repository
 
+TOLD_MAX = 4096
+"""Recorded scans kept in memory."""
+
 
 class WalReader:
     """Reads and walks the WAL of one cluster. Thread-safe; calls block."""
@@ -58,6 +61,8 @@ class WalReader:
         self._open: OrderedDict[str, mmap.mmap] = OrderedDict()
         self._events: OrderedDict[str, Sequence[Event]] = OrderedDict()
         self._scans: dict[str, SegmentScan] = {}
+        self._told: OrderedDict[Segment, tuple[Lsn, SegmentScan]] = OrderedDict()
+        """Of recorded scans: where the last record ends, and the scan."""
 
     def close(self) -> None:
         with self._lock:
@@ -121,19 +126,35 @@ class WalReader:
         segment's timeline before that end.
         """
         segment = self.on_path(path, number)
-        file = self._catalog.file(segment.name(self._size))
-        if not isinstance(file, WalRecord):
+        told = self._told_of(segment)
+        if told is None:
             return None
-        record = self._catalog.scan(file.name, file.digest)
-        if record is None:
-            return None
+        end, scan = told
         left = path.end(segment.timeline)
-        if left is not None and record.end > left and record.end > segment.end(self._size):
+        if left is not None and end > left and end > segment.end(self._size):
             return None
-        for later in range(number + 1, -(-record.end // self._size)):
+        for later in range(number + 1, -(-end // self._size)):
             if self._catalog.file(self.on_path(path, later).name(self._size)) is None:
                 return None
-        return segment_scan(record, segment, system=int(file.page.system), magic=file.page.magic)
+        return scan
+
+    def _told_of(self, segment: Segment) -> tuple[Lsn, SegmentScan] | None:
+        """What the ledger says of the file in force, remembered: paths have most segments in common."""
+        with self._lock:
+            if segment in self._told:
+                return self._told[segment]
+        file = self._catalog.file(segment.name(self._size))
+        record = self._catalog.scan(file.name, file.digest) if isinstance(file, WalRecord) else None
+        if record is None or not isinstance(file, WalRecord):
+            return None
+        scan = segment_scan(record, segment, system=int(file.page.system), magic=file.page.magic)
+        if scan is None:
+            return None
+        with self._lock:
+            self._told[segment] = record.end, scan
+            while len(self._told) > TOLD_MAX:
+                self._told.popitem(last=False)
+        return record.end, scan
 
     def scan(self, path: TimelineHistory, number: int) -> SegmentScan:
         """The scan of segment `number` as found on a path."""

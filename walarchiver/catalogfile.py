@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS span (
     timeline INTEGER NOT NULL, level INTEGER NOT NULL, number INTEGER NOT NULL, until INTEGER NOT NULL,
     commits INTEGER NOT NULL, events INTEGER NOT NULL, oldest INTEGER, newest INTEGER,
     first_time INTEGER, last_time INTEGER, backward INTEGER NOT NULL,
-    checkpoint_time INTEGER, checkpoint_lsn INTEGER, PRIMARY KEY (timeline, level, number)) WITHOUT ROWID;
+    checkpoint_time INTEGER, checkpoint_lsn INTEGER, xid_low INTEGER, xid_high INTEGER, PRIMARY KEY (timeline, level, number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS chain (
     timeline INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
     PRIMARY KEY (timeline, first)) WITHOUT ROWID;
@@ -65,7 +65,7 @@ PROJECTED_TABLES = {
     "listed": "timeline, what, number, name",
 }
 """Each table, and the order of its rows."""
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 _NOT_A_DATABASE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
 

@@ -20,10 +20,13 @@ from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.scan import Ending, EventKind, SegmentScan
 from walarchiver.core.segment import Segment
-from walarchiver.core.sums import BLOCK, NOTHING, TOP_LEVEL, Sums, blocks, sums_of
+from walarchiver.core.sums import BLOCK, NOTHING, TOP_LEVEL, Sums, blocks, sums_of, xids_of
 
 _SQLITE_INTEGERS = 2**63
-_SUMS = "commits, events, oldest, newest, first_time, last_time, backward, checkpoint_time, checkpoint_lsn"
+_SUMS = (
+    "commits, events, oldest, newest, first_time, last_time, backward, checkpoint_time, checkpoint_lsn,"
+    " xid_low, xid_high"
+)
 _LISTS = ("limits", "minimal", "point", "prepared")
 
 Row = tuple[object, ...]
@@ -41,7 +44,8 @@ def indexable(scan: SegmentScan) -> bool:
     if not whole or scan.overwritten or scan.first is None or scan.first_prev is None or scan.last is None:
         return False
     times = [time for time in (scan.min_time, scan.max_time) if time is not None]
-    numbers = (scan.end, scan.first_prev, scan.records, scan.backward_us, *map(abs, times))
+    numbers = [scan.end, scan.first_prev, scan.records, scan.backward_us, *map(abs, times)]
+    numbers += xids_of(scan) or ()
     return max(numbers) < _SQLITE_INTEGERS
 
 
@@ -132,13 +136,19 @@ def _sum_anew(db: Rows, timeline: int, level: int, block: int) -> None:
 
 
 def _write(db: Rows, timeline: int, level: int, block: int, until: int, sums: Sums) -> None:
-    time, lsn = sums.checkpoint or (None, None)
     db.execute(
-        "INSERT OR REPLACE INTO span VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        (
-            *(timeline, level, block, until, sums.commits, sums.events, sums.oldest, sums.newest),
-            *(sums.first_time, sums.last_time, sums.backward_us, time, lsn),
-        ),
+        "INSERT OR REPLACE INTO span VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        span_row(timeline, level, block, until, sums),
+    )
+
+
+def span_row(timeline: int, level: int, block: int, until: int, sums: Sums) -> Row:
+    """The row of a block."""
+    return (
+        *(timeline, level, block, until, sums.commits, sums.events, sums.oldest, sums.newest),
+        *(sums.first_time, sums.last_time, sums.backward_us),
+        *(sums.checkpoint or (None, None)),
+        *(sums.xids or (None, None)),
     )
 
 
@@ -180,7 +190,7 @@ def _time(value: object) -> CommitTime | None:
 
 
 def _sums(row: Row) -> Sums:
-    commits, events, oldest, newest, first_time, last_time, backward, time, lsn = row
+    commits, events, oldest, newest, first_time, last_time, backward, time, lsn, low, high = row
     return Sums(
         commits=_int(commits),
         events=_int(events),
@@ -190,6 +200,7 @@ def _sums(row: Row) -> Sums:
         last_time=_time(last_time),
         backward_us=_int(backward),
         checkpoint=None if time is None else (CommitTime(_int(time)), Lsn(_int(lsn))),
+        xids=None if low is None else (_int(low), _int(high)),
     )
 
 
@@ -261,23 +272,23 @@ class Chronology:
 
     def first_newer(self, timeline: int, first: int, last: int, time: CommitTime) -> int | None:
         """The first segment of a range that holds an event after `time`."""
-        return self._find("newest>?", time, timeline, first, last)
+        return self._find("newest>?", (time,), timeline, first, last)
 
     def last_not_newer(self, timeline: int, first: int, last: int, time: CommitTime) -> int | None:
         """The last segment of a range that holds an event up to `time`."""
-        return self._find("oldest<=?", time, timeline, first, last, backwards=True)
+        return self._find("oldest<=?", (time,), timeline, first, last, backwards=True)
 
     def last_with_commits(self, timeline: int, first: int, last: int) -> int | None:
         """The last segment of a range with a commit."""
-        return self._find("commits>?", 0, timeline, first, last, backwards=True)
+        return self._find("commits>?", (0,), timeline, first, last, backwards=True)
 
     def last_with_events(self, timeline: int, first: int, last: int) -> int | None:
         """The last segment of a range with any event."""
-        return self._find("events>?", 0, timeline, first, last, backwards=True)
+        return self._find("events>?", (0,), timeline, first, last, backwards=True)
 
-    def first_with_events(self, timeline: int, first: int, last: int) -> int | None:
-        """The first segment of a range with any event."""
-        return self._find("events>?", 0, timeline, first, last)
+    def first_with_xid(self, timeline: int, first: int, last: int, xid: int) -> int | None:
+        """The first segment of a range in which a transaction of that id can have ended."""
+        return self._find("xid_low<=? AND xid_high>=?", (xid, xid), timeline, first, last)
 
     def listing(self, timeline: int, first: int, last: int, what: str, name: str = "") -> list[int]:
         """The segments of a range that have `what`: limits, minimal (a change to wal_level=minimal), or
@@ -311,26 +322,30 @@ class Chronology:
     def _find(
         self,
         condition: str,
-        value: int,
+        values: tuple[int, ...],
         timeline: int,
         first: int,
         last: int,
         *,
         backwards: bool = False,
     ) -> int | None:
-        """The first (or last) segment of a range whose row meets a condition; a block meets it when any
-        of its segments does."""
+        """The first (or last) segment of a range whose row meets a condition; a block meets it at least when
+        one of its segments does."""
         sql = (
             "SELECT number FROM span WHERE timeline=? AND level=? AND number BETWEEN ? AND ?"  # noqa: S608
             f" AND {condition} ORDER BY number {'DESC' if backwards else 'ASC'} LIMIT 1"
         )
-        ranges = blocks(first, last)
-        for level, low, high in reversed(ranges) if backwards else ranges:
-            rows = self._rows(sql, timeline, level, low, high, value)
-            while rows:
+
+        def within(level: int, low: int, high: int) -> int | None:
+            while rows := self._rows(sql, timeline, level, low, high, *values):
                 number = _int(rows[0][0])
-                if level == 0:
-                    return number
-                level -= 1
-                rows = self._rows(sql, timeline, level, number * BLOCK, number * BLOCK + BLOCK - 1, value)
-        return None
+                first = number * BLOCK
+                found = number if level == 0 else within(level - 1, first, first + BLOCK - 1)
+                if found is not None:
+                    return found
+                low, high = (low, number - 1) if backwards else (number + 1, high)
+            return None
+
+        ranges = blocks(first, last)
+        found = (within(*one) for one in (reversed(ranges) if backwards else ranges))
+        return next((number for number in found if number is not None), None)

@@ -6,6 +6,7 @@ projects to nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from walarchiver.chronology import Rows, drop, put
@@ -21,7 +22,6 @@ from walarchiver.core.segment import (
     valid_segment_bytes,
 )
 from walarchiver.errors import MalformedObject, NotAWalFile
-from walarchiver.format.canonical import parse_canonical
 from walarchiver.format.codec import record_from_json
 from walarchiver.format.records import (
     BackupRecord,
@@ -40,8 +40,14 @@ from walarchiver.format.scans import ScanRecord, segment_scan
 
 
 def parsed_row(row: tuple[object, ...]) -> Record:
-    """The record in a row that begins with its canonical JSON."""
-    return record_from_json(parse_canonical(str(row[0]).encode("ascii")))
+    """The record in a row that begins with its canonical JSON, as `Catalog.apply` wrote it.
+
+    Raises MalformedObject for what is no record; that the spelling is the canonical one is not proven again.
+    """
+    try:
+        return record_from_json(json.loads(str(row[0])))
+    except ValueError as error:
+        raise MalformedObject(f"a row of the catalog is no JSON: {error}") from error
 
 
 def segment_of(record: WalRecord) -> Segment | None:

@@ -136,9 +136,17 @@ class _Asked:
             if path is None or (after is not None and not _parts(branch.path, path, after)):
                 continue
             other = Branch(self.view, path, self.knowledge)
+            if self._too_early(other):
+                continue
             choice = self.choose(other)
             if isinstance(choice, Choice):
                 yield _Elsewhere(other, choice)
+
+    def _too_early(self, branch: Branch) -> bool:
+        """Whether every base backup of a path ended behind the asked moment."""
+        if not isinstance(self.target, AtTime):
+            return False
+        return all(backup.stop_time > self.target.time for backup in branch.candidates())
 
 
 def _parts(one: TimelineHistory, other: TimelineHistory, lsn: Lsn) -> bool:

@@ -70,8 +70,8 @@ class ScanIndex(Protocol):
         """The last segment of a range with any event."""
         ...
 
-    def first_with_events(self, timeline: int, first: int, last: int) -> int | None:
-        """The first segment of a range with any event."""
+    def first_with_xid(self, timeline: int, first: int, last: int, xid: int) -> int | None:
+        """The first segment of a range in which a transaction of that 32-bit id can have ended."""
         ...
 
     def listing(self, timeline: int, first: int, last: int, what: str, name: str = "") -> Sequence[int]:

@@ -12,7 +12,7 @@ from restore.core.walk import Branch, Stretch, Walk
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.scan import Event, EventKind, RestorePoint, SegmentScan
-from walarchiver.core.sums import NOTHING, Sums, sums_of, sums_of_events
+from walarchiver.core.sums import NOTHING, Sums, sums_of, sums_of_events, xids_of
 from walarchiver.core.tally import PREPARED_KINDS
 
 
@@ -85,22 +85,23 @@ def ends_of(branch: Branch, walk: Walk, high: Lsn, xid: int) -> list[Event]:
     """Every commit or abort of `xid` before `high`; several only when ids wrapped around."""
     return [
         event
-        for number in _with_events(branch, walk, -(-high // branch.size))
+        for number in _with_xid(branch, walk, -(-high // branch.size), xid)
         for event in branch.events(number, 0, high)
         if event.xid == xid and event.kind.ends_transaction
     ]
 
 
-def _with_events(branch: Branch, walk: Walk, high: int) -> Iterator[int]:
-    """The segments before `high` that hold any event."""
+def _with_xid(branch: Branch, walk: Walk, high: int, xid: int) -> Iterator[int]:
+    """The segments before `high` in which a transaction of that id can have ended."""
     for piece in walk.between(walk.first, high):
         if isinstance(piece, SegmentScan):
-            if piece.first_event is not None:
+            low, top = xids_of(piece) or (1, 0)
+            if low <= xid <= top:
                 yield piece.segment.number
             continue
         number: int | None = piece.first
         while number is not None and number <= piece.last:
-            number = branch.index.first_with_events(piece.timeline, number, piece.last)
+            number = branch.index.first_with_xid(piece.timeline, number, piece.last, xid)
             if number is not None:
                 yield number
                 number += 1

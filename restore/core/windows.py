@@ -6,8 +6,9 @@ time; horizon of the WAL behind it]. Windows of several backups may overlap.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from restore.core.branches import path_to
 from restore.core.horizon import horizon
@@ -49,14 +50,20 @@ def usable(branch: Branch, backup: BaseBackup) -> bool:
     return branch.walk(backup).end >= backup.stop_lsn
 
 
+def first_usable(branch: Branch, backups: Iterable[BaseBackup]) -> BaseBackup | None:
+    """The first of some base backups that is usable."""
+    return next((backup for backup in backups if usable(branch, backup)), None)
+
+
 def branch_windows(branch: Branch) -> list[Window]:
     """The windows of one path, oldest base backup first."""
-    return list(_newest_first(branch))[::-1]
+    return list(_newest_first(branch, branch.candidates()))[::-1]
 
 
-def _newest_first(branch: Branch) -> Iterator[Window]:
+def _newest_first(branch: Branch, backups: Sequence[BaseBackup]) -> Iterator[Window]:
+    """The windows of base backups that are given newest first; those that are not usable have none."""
     newer: list[Window] = []
-    for backup in branch.candidates():
+    for backup in backups:
         if usable(branch, backup):
             window = _clipped(_window(branch, backup), newer)
             newer.append(window)
@@ -101,7 +108,7 @@ def latest_restorable(view: View, knowledge: WalKnowledge) -> Window | None:
         return None
     branch = Branch(view, path, knowledge)
     newest_usable: Window | None = None
-    for window in _newest_first(branch):
+    for window in _newest_first(branch, branch.candidates()):
         if window.latest is not None:
             return window
         newest_usable = newest_usable or window
@@ -109,14 +116,20 @@ def latest_restorable(view: View, knowledge: WalKnowledge) -> Window | None:
 
 
 def nearest_to_time(branch: Branch, time: CommitTime) -> Nearest:
-    """The nearest proven moments of a path on each side of `time`.
+    """The nearest proven moments of a path on each side of `time`."""
+    found = _nearest_in_order(branch, time)
+    return _nearest_of_all(branch, time) if found is None else found
 
-    Going back, no proven window ends later than a newer one (`_clipped`): behind the first that began
-    by `time` there is nothing nearer.
+
+def _nearest_of_all(branch: Branch, time: CommitTime) -> Nearest:
+    """As `nearest_to_time`, going back over the windows.
+
+    No proven window ends later than a newer one (`_clipped`): behind the first that began by `time`
+    there is nothing nearer.
     """
     before: CommitTime | None = None
     after: CommitTime | None = None
-    for window in _newest_first(branch):
+    for window in _newest_first(branch, branch.candidates()):
         if window.latest is None:
             continue
         if window.latest >= time:
@@ -125,6 +138,34 @@ def nearest_to_time(branch: Branch, time: CommitTime) -> Nearest:
             before = min(window.latest, time)
             break
     return Nearest(before, after)
+
+
+def _nearest_in_order(branch: Branch, time: CommitTime) -> Nearest | None:
+    """As `nearest_to_time`, from the base backups on both sides of `time` only; None when clock steps
+    make others count.
+
+    A window begins no earlier than its base backup ended. So where these ended in the order of their
+    positions, the oldest window behind `time` begins first, and the newer ones cut nothing off that counts.
+    """
+    backups = branch.candidates()
+    if any(newer.stop_time <= older.stop_time for newer, older in pairwise(backups)):
+        return None
+    before: CommitTime | None = None
+    for window in _newest_first(branch, [backup for backup in backups if backup.stop_time <= time]):
+        if window.earliest > time:
+            return None
+        if window.latest is not None:
+            before = min(window.latest, time)
+            if window.latest >= time:
+                return Nearest(before, time)
+            break
+    later = [backup for backup in backups if backup.stop_time > time][::-1]
+    for position, backup in enumerate(later, 1):
+        shown = _window(branch, backup) if usable(branch, backup) else None
+        if shown is not None and shown.latest is not None and shown.latest >= shown.earliest:
+            cut = any(newer.stop_time <= shown.earliest for newer in later[position : position + 1])
+            return None if cut else Nearest(before, shown.earliest)
+    return Nearest(before, None)
 
 
 def nearest_to_lsn(found: list[Window], lsn: Lsn) -> Nearest:

@@ -73,6 +73,7 @@ def test_a_scan_sums_up_what_starts_in_its_segment() -> None:
     assert (found.last_event.lsn, found.last_commit.lsn) == (final.start, last.start)
     assert (found.ending, found.problem, found.overwritten, found.prepared) == (Ending.WHOLE, "", (), ())
     assert [event.xid for event in events(wal, 3)] == [801, 802, 803, 804, 805]
+    assert (found.min_xid, found.max_xid) == (801, 805)
 
 
 def test_a_segment_without_events_has_no_times() -> None:
@@ -124,6 +125,7 @@ def test_the_prepared_transactions_own_xid_and_name_are_told(major: int) -> None
         (EventKind.ABORT_PREPARED, 903, None, 2),
     ]
     assert [event.xid for event in found.prepared] == [903], "900 is ended where it was prepared"
+    assert (found.min_xid, found.max_xid) == (900, 903), "of a prepared transaction, its own id"
     assert (found.commits, found.aborts, found.prepares) == (1, 1, 1)
 
 

@@ -313,6 +313,8 @@ SCAN = scans.ScanRecord(
     first_event=_EVENT,
     last_event=_EVENT,
     last_commit=_EVENT,
+    min_xid=739,
+    max_xid=739,
 )
 
 EXAMPLES: dict[str, r.Record] = {

@@ -183,6 +183,7 @@ class World:
         facts = [rec.fact for rec in recs]
         events = [fact for fact in facts if isinstance(fact, Event)]
         commits = [event for event in events if event.kind.is_commit]
+        ended = [event.xid for event in events if event.kind.ends_transaction and number % 5]
         return SegmentScan(
             segment=self.file(path, number),
             system=SYSTEM,
@@ -209,6 +210,8 @@ class World:
             prepared=net_prepared(event for event in events if event.kind in PREPARED_KINDS),
             switched=bool(recs and recs[-1].switch),
             overwritten=(),
+            min_xid=min(ended, default=None),  # one scan in five does not say
+            max_xid=max(ended, default=None),
         )
 
     def events(self, path: TimelineHistory, number: int) -> Sequence[Event]:

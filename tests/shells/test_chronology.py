@@ -59,7 +59,9 @@ def scan_of(random: Random, number: int, timeline: int = 1) -> SegmentScan:
         clock += random.choice([0, 1, 30, -20])
         kind = random.choice(list(EventKind))
         lsn = Lsn(start + 0x100 * (position + 1))
-        events.append(Event(kind, lsn, Lsn(lsn + 0x40), 700 + number, CommitTime(clock)))
+        xid = 700 + number - random.choice([0, 0, 1, 5, 40])
+        events.append(Event(kind, lsn, Lsn(lsn + 0x40), xid, CommitTime(clock)))
+    ended = [event.xid for event in events if event.kind.ends_transaction and number % 7]
     commits = [event for event in events if event.kind.is_commit]
     times = [event.time for event in events]
     return SegmentScan(
@@ -97,6 +99,8 @@ def scan_of(random: Random, number: int, timeline: int = 1) -> SegmentScan:
         prepared=tuple(event for event in events if event.kind in PREPARED_KINDS),
         switched=False,
         overwritten=(),
+        min_xid=min(ended, default=None),  # one scan in seven does not say
+        max_xid=max(ended, default=None),
     )
 
 
@@ -163,7 +167,13 @@ def test_the_index_answers_as_every_scan_looked_at_would(seed: int) -> None:
         assert index.last_not_newer(*span, time) == (older[-1] if older else None)
         commits = [one.segment.number for one in inside if one.last_commit is not None]
         assert index.last_with_commits(*span) == (commits[-1] if commits else None)
-        assert index.first_with_events(*span) == (events[0].segment.number if events else None)
+        xid = 700 + random.choice(numbers) - random.choice([0, 3])
+        ended = [
+            one.segment.number
+            for one in inside
+            if one.commits + one.aborts and (one.min_xid or 0) <= xid <= (one.max_xid or 2**32)
+        ]
+        assert index.first_with_xid(*span, xid) == (ended[0] if ended else None)
         assert index.last_with_events(*span) == (events[-1].segment.number if events else None)
         points = [one.segment.number for one in inside if any(p.name == "a" for p in one.restore_points)]
         assert index.listing(*span, "point", "a") == points

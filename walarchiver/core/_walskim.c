@@ -113,6 +113,7 @@ typedef struct {
     int any; /* whether `last` is known */
     uint64_t commits, aborts, prepares, events, first_event, last_event, last_commit;
     int64_t min_time, max_time, last_time, backward;
+    uint32_t min_xid, max_xid; /* of plain commits and aborts; min_xid > max_xid: none */
     uint32_t *kept; /* offsets of records for Python to decode */
     size_t kept_count, kept_room;
     int no_memory;
@@ -327,6 +328,13 @@ static int one_record(Skim *s)
         if (!event_time(head + RECORD_HEADER, body < HEAD ? body : HEAD, body, operation, &time))
             return 0;
         count_event(s, operation, start, time);
+        if (is_plain_event(kind)) {
+            uint32_t xid = u32(head + 4);
+            if (xid < s->min_xid)
+                s->min_xid = xid;
+            if (xid > s->max_xid)
+                s->max_xid = xid;
+        }
     }
     if (is_wanted(kind) && (s->collect || !is_plain_event(kind)))
         keep(s, start);
@@ -366,7 +374,7 @@ static PyObject *answer(const Skim *s)
             return NULL;
         }
     }
-    return Py_BuildValue("(KIKKKKKKKLLLLKKKKN)", (unsigned long long)s->at,
+    return Py_BuildValue("(KIKKKKKKKLLLLKKKKNII)", (unsigned long long)s->at,
                          (unsigned int)s->timeline, (unsigned long long)s->records,
                          (unsigned long long)s->first, (unsigned long long)s->first_prev,
                          (unsigned long long)s->last, (unsigned long long)s->commits,
@@ -374,7 +382,8 @@ static PyObject *answer(const Skim *s)
                          (long long)s->min_time, (long long)s->max_time, (long long)s->last_time,
                          (long long)s->backward, (unsigned long long)s->events,
                          (unsigned long long)s->first_event, (unsigned long long)s->last_event,
-                         (unsigned long long)s->last_commit, kept);
+                         (unsigned long long)s->last_commit, kept, (unsigned int)s->min_xid,
+                         (unsigned int)s->max_xid);
 }
 
 static PyObject *py_skim(PyObject *module, PyObject *args)
@@ -400,6 +409,7 @@ static PyObject *py_skim(PyObject *module, PyObject *args)
     s.last = last;
     s.timeline = timeline;
     s.any = at != 0;
+    s.min_xid = UINT32_MAX;
     Py_BEGIN_ALLOW_THREADS
     skim(&s);
     Py_END_ALLOW_THREADS

@@ -10,9 +10,10 @@ from walarchiver.core.walreader import Buffer
 #
 # None when not one record was passed. Else (at, timeline, records, first, first_prev, last,
 # commits, aborts, prepares, min_time, max_time, last_time, backward, events, first_event,
-# last_event, last_commit, kept): positions are offsets in `data` (first_prev: an LSN), times count
-# microseconds since 2000; the fields about events mean something only if events > 0, last_commit
-# only if commits > 0. Releases the GIL.
+# last_event, last_commit, kept, min_xid, max_xid): positions are offsets in `data` (first_prev: an LSN),
+# times count microseconds since 2000; the fields about events mean something only if events > 0,
+# last_commit only if commits > 0. min_xid and max_xid are over COMMIT and ABORT records, the PREPARED
+# forms, which are in `kept`, left out; min_xid > max_xid when there is none. Releases the GIL.
 def skim(
     data: Buffer,
     base: int,
@@ -25,6 +26,9 @@ def skim(
     timeline: int,
     /,
 ) -> (
-    tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, list[int]]
+    tuple[
+        *(tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]),
+        *(tuple[list[int], int, int]),
+    ]
     | None
 ): ...

@@ -141,4 +141,6 @@ def _summary(segment: Segment, start: Lsn, walk: Walk, tally: Tally, skimmed: Sk
         prepared=net_prepared(tally.prepared),
         switched=walk.switched,
         overwritten=tuple(walk.overwritten),
+        min_xid=sums.min_xid,
+        max_xid=sums.max_xid,
     )

@@ -137,3 +137,7 @@ class SegmentScan:
     """Ended by a SWITCH record (pg_switch_wal, archive_timeout): the rest is padding."""
     overwritten: tuple[Lsn, ...]
     """Starts of torn records that a crash left and OVERWRITE_CONTRECORD abandoned."""
+    min_xid: int | None = None
+    """Lowest and highest 32-bit id of the transactions that end here, as plain numbers, also where ids
+    wrapped around between them. None: no transaction ends here, or a scan that does not say."""
+    max_xid: int | None = None

@@ -105,9 +105,10 @@ class _Reading:
     def add(self, tally: Tally, found: tuple[Any, ...]) -> None:
         """Decode what _walskim.skim left to be decoded. Raises CorruptSegment."""
         commits, aborts, prepares, low, high, _time, backward = found[6:13]
-        events, first_event, last_event, last_commit, kept = found[13:]
-        for offset in kept:
-            tally.list(decode(self.record(offset)))
+        events, first_event, last_event, last_commit, kept, min_xid, max_xid = found[13:]
+        rare = [decode(self.record(offset)) for offset in kept]
+        for one in rare:
+            tally.list(one)
         if events:
             sums = EventSums(
                 commits=commits,
@@ -119,7 +120,12 @@ class _Reading:
                 first=self.event(first_event),
                 last=self.event(last_event),
                 last_commit=self.event(last_commit) if commits else None,
+                min_xid=min_xid if min_xid <= max_xid else None,
+                max_xid=max_xid if min_xid <= max_xid else None,
             )
+            for one in rare:
+                if isinstance(one, Event):
+                    sums.end_of(one)
             tally.sums = tally.sums.followed_by(sums)
 
     def record(self, offset: int) -> WalRecord:

@@ -18,6 +18,8 @@ from walarchiver.core.scan import Event, SegmentScan
 BLOCK = 64
 TOP_LEVEL = 3
 """The largest blocks hold 64 ** 3 segments: 4 TiB of WAL in files of 16 MiB."""
+ANY_XID = (0, 2**32 - 1)
+"""The range of a scan that does not say which transactions end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Sums:
     """Largest step backwards between consecutive event times."""
     checkpoint: tuple[CommitTime, Lsn] | None
     """The newest checkpoint by (time, position)."""
+    xids: tuple[int, int] | None = None
+    """Lowest and highest 32-bit id of the transactions that end, as plain numbers; None: none ends."""
 
     def followed_by(self, later: Sums) -> Sums:
         """The sums over these segments and the ones behind them."""
@@ -50,10 +54,17 @@ class Sums:
             last_time=self.last_time if later.last_time is None else later.last_time,
             backward_us=max(self.backward_us, later.backward_us, step),
             checkpoint=max((one for one in (self.checkpoint, later.checkpoint) if one), default=None),
+            xids=_both(self.xids, later.xids),
         )
 
 
 NOTHING = Sums(0, 0, None, None, None, None, 0, None)
+
+
+def _both(one: tuple[int, int] | None, other: tuple[int, int] | None) -> tuple[int, int] | None:
+    if one is None or other is None:
+        return one or other
+    return min(one[0], other[0]), max(one[1], other[1])
 
 
 def _there(*times: CommitTime | None) -> list[CommitTime]:
@@ -71,7 +82,17 @@ def sums_of(scan: SegmentScan) -> Sums:
         last_time=scan.last_event.time if scan.last_event else None,
         backward_us=scan.backward_us,
         checkpoint=max(((one.time, one.lsn) for one in scan.checkpoints), default=None),
+        xids=xids_of(scan),
     )
+
+
+def xids_of(scan: SegmentScan) -> tuple[int, int] | None:
+    """Between which ids lie those of all transactions that end in a segment; None when none does."""
+    if not scan.commits and not scan.aborts:
+        return None
+    if scan.min_xid is None or scan.max_xid is None:
+        return ANY_XID
+    return scan.min_xid, scan.max_xid
 
 
 def sums_of_events(events: Sequence[Event]) -> Sums:
@@ -79,7 +100,8 @@ def sums_of_events(events: Sequence[Event]) -> Sums:
     sums = NOTHING
     for event in events:
         time = event.time
-        sums = sums.followed_by(Sums(int(event.kind.is_commit), 1, time, time, time, time, 0, None))
+        xids = (event.xid, event.xid) if event.kind.ends_transaction else None
+        sums = sums.followed_by(Sums(int(event.kind.is_commit), 1, time, time, time, time, 0, None, xids))
     return sums
 
 

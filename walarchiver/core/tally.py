@@ -24,6 +24,14 @@ def net_prepared(events: Iterable[Event]) -> tuple[Event, ...]:
     return tuple(sorted((event for mine in left.values() for event in mine), key=lambda event: event.lsn))
 
 
+def _least(*values: int | None) -> int | None:
+    return min((value for value in values if value is not None), default=None)
+
+
+def _most(*values: int | None) -> int | None:
+    return max((value for value in values if value is not None), default=None)
+
+
 @dataclass(slots=True)
 class EventSums:
     """What a scan tells of the events so far, in LSN order."""
@@ -38,6 +46,9 @@ class EventSums:
     first: Event | None = None
     last: Event | None = None
     last_commit: Event | None = None
+    min_xid: int | None = None
+    """Lowest and highest id of the transactions that ended."""
+    max_xid: int | None = None
 
     def add(self, event: Event) -> None:
         time = event.time
@@ -48,6 +59,7 @@ class EventSums:
             self.max_time = max(self.max_time, time)
             self.backward_us = max(self.backward_us, self.last.time - time)
         self.last = event
+        self.end_of(event)
         if event.kind.is_commit:
             self.commits += 1
             self.last_commit = event
@@ -55,6 +67,12 @@ class EventSums:
             self.prepares += 1
         else:
             self.aborts += 1
+
+    def end_of(self, event: Event) -> None:
+        """Take in the id of a transaction that ended, whatever else is known of it."""
+        if event.kind.ends_transaction:
+            self.min_xid = _least(self.min_xid, event.xid)
+            self.max_xid = _most(self.max_xid, event.xid)
 
     def followed_by(self, more: EventSums) -> EventSums:
         """The sums over these events and the later ones of `more`."""
@@ -73,6 +91,8 @@ class EventSums:
             first=self.first,
             last=more.last,
             last_commit=more.last_commit or self.last_commit,
+            min_xid=_least(self.min_xid, more.min_xid),
+            max_xid=_most(self.max_xid, more.max_xid),
         )
 
 

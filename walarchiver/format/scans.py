@@ -71,6 +71,8 @@ class ScanRecord:
     first_event: EventFact | None = None
     last_event: EventFact | None = None
     last_commit: EventFact | None = None
+    min_xid: int | None = None
+    max_xid: int | None = None
 
 
 def scan_record(scan: SegmentScan, *, name: str, digest: str) -> ScanRecord | None:
@@ -103,6 +105,8 @@ def scan_record(scan: SegmentScan, *, name: str, digest: str) -> ScanRecord | No
         first_event=_maybe(scan.first_event),
         last_event=_maybe(scan.last_event),
         last_commit=_maybe(scan.last_commit),
+        min_xid=scan.min_xid,
+        max_xid=scan.max_xid,
     )
 
 
@@ -144,6 +148,8 @@ def segment_scan(record: ScanRecord, segment: Segment, *, system: int, magic: in
         prepared=prepared,
         switched=record.switched,
         overwritten=record.overwritten,
+        min_xid=record.min_xid,
+        max_xid=record.max_xid,
     )
 
 
