@@ -15,7 +15,7 @@ from restore.core.choice import Choice, Refusal, missing_segments, past_the_end
 from restore.core.horizon import horizon
 from restore.core.model import Ahead, AtXid, BaseBackup, Verdict
 from restore.core.walk import Branch, Walk
-from restore.core.windows import guard, usable
+from restore.core.windows import first_usable, guard, usable
 from restore.core.wording import backup_text, branch_text, end_text, moment
 from walarchiver.core.lsn import Lsn, format_lsn
 from walarchiver.core.moment import CommitTime
@@ -31,14 +31,11 @@ class _Trail:
     notes: list[str] = field(default_factory=list)
     broken: list[BaseBackup] = field(default_factory=list)
     """Those whose WAL does not reach their own end."""
-    oldest: BaseBackup | None = None
-    """The oldest usable one that was looked at."""
 
     def usable(self) -> Iterator[BaseBackup]:
         """The base backups whose WAL reaches their end."""
         for backup in self.branch.candidates():
             if usable(self.branch, backup):
-                self.oldest = backup
                 yield backup
             else:
                 self.passed(backup)
@@ -48,12 +45,7 @@ class _Trail:
         why = end_text(self.branch.walk(backup).finish, self.branch.size)
         self.notes.append(f"base backup {backup_text(backup)} cannot be made consistent: {why}")
 
-    def refuse(
-        self,
-        what: str,
-        would_serve: Callable[[BaseBackup], bool],
-        newest: BaseBackup | None = None,
-    ) -> Refusal:
+    def refuse(self, what: str, would_serve: Callable[[BaseBackup], bool]) -> Refusal:
         """No base backup serves: because of a broken one that would, or because all are too new."""
         broken = next((backup for backup in self.broken if would_serve(backup)), None)
         if broken is not None:
@@ -65,27 +57,32 @@ class _Trail:
                 tuple(self.notes),
                 missing=missing_segments(self.branch, walk),
             )
-        if self.oldest is None:
-            reason = (
-                f"there is no base backup on {branch_text(self.branch.path)} that {what} could start from"
-            )
-        else:
-            earliest = guard(self.branch, self.oldest)
-            reason = (
-                f"{what} lies before the first moment that can be restored, {moment(earliest)}: "
-                f"the oldest base backup is {backup_text(self.oldest)}"
-            )
-        proven = None if newest is None else horizon(self.branch, self.branch.walk(newest))
+        candidates = self.branch.candidates()
+        newest = first_usable(self.branch, candidates)
+        oldest = first_usable(self.branch, candidates[::-1])
+        if newest is None or oldest is None:
+            where = branch_text(self.branch.path)
+            reason = f"there is no base backup on {where} that {what} could start from"
+            return Refusal(Verdict.BEFORE_FIRST_BACKUP, reason, tuple(self.notes))
+        earliest = guard(self.branch, oldest)
+        reason = (
+            f"{what} lies before the first moment that can be restored, {moment(earliest)}: "
+            f"the oldest base backup is {backup_text(oldest)}"
+        )
+        proven = horizon(self.branch, self.branch.walk(newest))
         return Refusal(Verdict.BEFORE_FIRST_BACKUP, reason, tuple(self.notes), proven)
 
 
 def choose_time(branch: Branch, time: CommitTime, *, include_disputed: bool) -> Choice | Refusal:
     """The state at a moment: everything before the first event that is newer."""
     trail = _Trail(branch)
-    newest: BaseBackup | None = None
-    for backup in trail.usable():
-        newest = newest or backup
-        earliest = backup.stop_time if backup.stop_time > time else guard(branch, backup)
+    for backup in branch.candidates():
+        earliest = backup.stop_time
+        if earliest <= time:
+            if not usable(branch, backup):
+                trail.passed(backup)
+                continue
+            earliest = guard(branch, backup)
         if earliest > time:
             trail.notes.append(
                 f"base backup {backup_text(backup)} is too new: it shows nothing before {moment(earliest)}"
@@ -97,7 +94,7 @@ def choose_time(branch: Branch, time: CommitTime, *, include_disputed: bool) -> 
         )
         found = _at_time(branch, backup, time, tuple(trail.notes), include_disputed)
         return found if isinstance(found, Refusal) else replace(found, ahead=_ahead(branch, backup, time))
-    return trail.refuse(moment(time), lambda backup: backup.stop_time <= time, newest)
+    return trail.refuse(moment(time), lambda backup: backup.stop_time <= time)
 
 
 def _at_time(
@@ -169,7 +166,6 @@ def choose_lsn(branch: Branch, asked: Lsn) -> Choice | Refusal:
     trail = _Trail(branch)
     for backup in branch.candidates():
         if settled_lsn(backup.stop_lsn, branch.size) > lsn:
-            trail.oldest = backup if usable(branch, backup) else trail.oldest
             trail.notes.append(
                 f"base backup {backup_text(backup)} is too new: it ends behind {format_lsn(lsn)}"
             )
@@ -236,8 +232,12 @@ def choose_xid(branch: Branch, target: AtXid) -> Choice | Refusal:
     if found:
         event = max(found, key=lambda event: event.lsn)
         text = f"{what}, whose end is {_event_text(event)},"
-        return trail.refuse(text, lambda backup: backup.stop_lsn <= event.lsn, newest)
-    return _unknown(branch, trail, f"{what} did not end in any WAL that can be replayed", newest)
+        return trail.refuse(text, lambda backup: backup.stop_lsn <= event.lsn)
+    reason = (
+        f"{what} did not end in any WAL that can be replayed; a subtransaction that was kept has no end of "
+        "its own, but that of the transaction it belongs to"
+    )
+    return _unknown(branch, trail, reason, newest)
 
 
 def _at_xid(branch: Branch, backup: BaseBackup, found: list[Event], target: AtXid, trail: _Trail) -> Choice:
@@ -295,7 +295,7 @@ def choose_name(branch: Branch, name: str) -> Choice | Refusal:
     point, backup_of = points[0]
     if backup_of is None:
         text = f"{what} at {format_lsn(point.lsn)}"
-        return trail.refuse(text, lambda backup: backup.stop_lsn <= point.lsn, newest)
+        return trail.refuse(text, lambda backup: backup.stop_lsn <= point.lsn)
     trail.notes.append(f"base backup {backup_text(backup_of)} is the newest that ended before it")
     walk = branch.walk(backup_of)
     reason = f"{what} is reachable: it was made at {format_lsn(point.lsn)} ({moment(point.time)})"
