@@ -4,7 +4,15 @@ import signal
 from importlib.util import find_spec
 
 pytest_plugins = [
-    name for name in ("tests.kit.order", "tests.kit.s3", "tests.kit.postgres") if find_spec(name) is not None
+    name
+    for name in (
+        "tests.kit.order",
+        "tests.kit.s3",
+        "tests.kit.postgres",
+        "tests.kit.models3.fixtures",
+        "tests.kit.stepclock",
+    )
+    if find_spec(name) is not None
 ]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
