@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS entry (
     void INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS record (
     kind TEXT NOT NULL, name TEXT NOT NULL, seq INTEGER NOT NULL, idx INTEGER NOT NULL,
-    content TEXT NOT NULL, PRIMARY KEY (kind, name, seq, idx)) WITHOUT ROWID;
+    content TEXT NOT NULL, PRIMARY KEY (kind, name, seq, idx));
 CREATE TABLE IF NOT EXISTS segment (
     timeline INTEGER NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (timeline, number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS run (
@@ -193,11 +193,12 @@ def _opened(path: Path | None) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, SCHEMA_VERSION):
-            for table in PROJECTED_TABLES:
-                db.execute(f"DROP TABLE IF EXISTS {table}")
-        db.executescript(_SCHEMA)
-        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        if version != SCHEMA_VERSION:  # else nothing is written: opening is part of every command
+            if version:
+                for table in PROJECTED_TABLES:
+                    db.execute(f"DROP TABLE IF EXISTS {table}")
+            db.executescript(_SCHEMA)
+            db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     except BaseException:
         db.close()
         raise
