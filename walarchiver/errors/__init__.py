@@ -45,9 +45,17 @@ from walarchiver.errors.base import WalarchiverError
 from walarchiver.errors.bucket import (
     BucketChanged,
     BucketNotVersioned,
+    IndexForeign,
+    IndexUnavailable,
     ListingIncomplete,
     NoBucket,
     VersionUnreadable,
+)
+from walarchiver.errors.bucketrestoring import (
+    BucketIndexStale,
+    BucketRestoreFailed,
+    BucketVersionsLost,
+    BucketWindowOpen,
 )
 from walarchiver.errors.doubting import (
     BadSignature,
@@ -120,7 +128,11 @@ __all__ = [
     "BeforeFirstBackup",
     "BinariesMissing",
     "BucketChanged",
+    "BucketIndexStale",
     "BucketNotVersioned",
+    "BucketRestoreFailed",
+    "BucketVersionsLost",
+    "BucketWindowOpen",
     "CallerGone",
     "CatalogUnavailable",
     "ConfigError",
@@ -131,6 +143,8 @@ __all__ = [
     "EpochOutdated",
     "FetchInDoubt",
     "FindInGap",
+    "IndexForeign",
+    "IndexUnavailable",
     "Interrupted",
     "KeyCannotOpen",
     "KeyMissing",

@@ -1,0 +1,35 @@
+"""What can keep the application's bucket from being restored to a moment."""
+
+from __future__ import annotations
+
+from walarchiver.errors.asking import NotReachable
+from walarchiver.errors.refusing import Refused
+
+
+class BucketIndexStale(Refused):
+    """The bucket's index rests on no complete and recent listing, so nothing was planned from it."""
+
+    code = "WA-BUCKET-STALE"
+    hint = "Run `walarchiver bucket scan`, then ask again."
+
+
+class BucketWindowOpen(NotReachable):
+    """At the asked moment the bucket may have held versions that nothing remembers."""
+
+    code = "WA-BUCKET-WINDOW"
+    hint = "The answer names the causes. To restore what is known all the same, add --accept-incomplete."
+
+
+class BucketVersionsLost(NotReachable):
+    """Versions that the bucket held at the asked moment were removed for ever, or cannot be read."""
+
+    code = "WA-BUCKET-LOST"
+    exit_status = 15
+    hint = "The answer lists them, each with its cause. Does a second bucket have them (--from-bucket)?"
+
+
+class BucketRestoreFailed(Refused):
+    """Some keys of the bucket could not be restored; no version was removed."""
+
+    code = "WA-BUCKET-RESTORE"
+    hint = "The answer lists them. Mend the cause and go on with --plan ID: what is done is not done again."
