@@ -172,15 +172,23 @@ def waldump(cluster: EmbeddedCluster, timeline: int, segments: dict[int, bytes])
     for number, data in segments.items():
         if any(data[:PAGE]):
             (folder / Segment(timeline, number).name(SIZE)).write_bytes(data)
-    program = str(cluster.bin_dir / "pg_waldump")
-    start = format_lsn(Segment(timeline, min(segments)).start(SIZE))
+    start = Segment(timeline, min(segments)).start(SIZE)
+    return dumped(cluster.bin_dir, folder, timeline, start)
+
+
+def dumped(
+    bin_dir: Path, folder: Path, timeline: int, start: Lsn, end: Lsn | None = None, *, timeout_s: float = 60
+) -> list[Line]:
+    """What pg_waldump prints of a folder's WAL, from one position on, perhaps up to another."""
+    words = [str(bin_dir / "pg_waldump"), "-p", str(folder), "-t", str(timeline), "-s", format_lsn(start)]
+    words += [] if end is None else ["-e", format_lsn(end)]
     done = subprocess.run(
-        [program, "-p", str(folder), "-t", str(timeline), "-s", start],
+        words,
         capture_output=True,
         text=True,
         check=False,  # 1 where the WAL ends
         env={"TZ": "UTC"},
-        timeout=60,
+        timeout=timeout_s,
     )
     lines = []
     for line in done.stdout.splitlines():
@@ -192,6 +200,20 @@ def waldump(cluster: EmbeddedCluster, timeline: int, segments: dict[int, bytes])
         lines.append(Line(rmgr, int(total), int(xid), parse_lsn(lsn), parse_lsn(prev), word, rest))
     assert lines, done.stderr
     return lines
+
+
+def events_told(lines: list[Line]) -> list[tuple[str, Lsn, int, str]]:
+    """Kind, LSN, own xid and time of each event, from what pg_waldump prints."""
+    found = []
+    for line in lines:
+        if line.rmgr != "Transaction" or line.word not in EVENT_WORDS:
+            continue
+        own = re.match(r"[ :]*(\d+):", line.rest)
+        xid = int(own[1]) if own is not None and "_PREPARED" in line.word else line.xid
+        time = TIME.search(line.rest)
+        assert time is not None, line
+        found.append((line.word.lower(), line.lsn, xid, time[1] + "+00"))
+    return found
 
 
 def gather(major: int, folder: Path) -> Evidence:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.core.evidence import EVENT_WORDS, PAGE, SIZE, TIME, Evidence, Line, gather
+from tests.core.evidence import PAGE, SIZE, Evidence, Line, events_told, gather
 from tests.core.twins import scanned_alike
 from tests.kit.postgres import open_folder, seldom
 from walarchiver.core.commits import scan_segment
@@ -42,20 +42,6 @@ def as_lines(records: list[WalRecord]) -> list[tuple[str, int, int, Lsn, Lsn]]:
 
 def without_words(lines: list[Line]) -> list[tuple[str, int, int, Lsn, Lsn]]:
     return [(line.rmgr, line.total, line.xid, line.lsn, line.prev) for line in lines]
-
-
-def expected_events(lines: list[Line]) -> list[tuple[str, Lsn, int, str]]:
-    """Kind, LSN, own xid and time of each event, from what pg_waldump prints."""
-    found = []
-    for line in lines:
-        if line.rmgr != "Transaction" or line.word not in EVENT_WORDS:
-            continue
-        own = re.match(r"[ :]*(\d+):", line.rest)
-        xid = int(own[1]) if own is not None and "_PREPARED" in line.word else line.xid
-        time = TIME.search(line.rest)
-        assert time is not None, line
-        found.append((line.word.lower(), line.lsn, xid, time[1] + "+00"))
-    return found
 
 
 def told(events: list[Event]) -> list[tuple[str, Lsn, int, str]]:
@@ -107,7 +93,7 @@ def test_a_record_torn_by_a_crash_is_known_as_overwritten(evidence: Evidence) ->
 
 def test_every_event_has_the_kind_xid_and_time_that_pg_waldump_prints(evidence: Evidence) -> None:
     _, events = scans(evidence)
-    expected = expected_events(evidence.parent_lines)
+    expected = events_told(evidence.parent_lines)
     assert told(events) == expected
     assert {kind for kind, *_ in expected} == {kind.value for kind in EventKind}
 

@@ -58,6 +58,36 @@ class State:
     counters: dict[int, int]
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """What committed on one timeline, and when."""
+
+    done: list[Done]
+    times: dict[int, CommitTime]
+
+    def __add__(self, later: Remembered) -> Remembered:
+        """With what was done after it, on the same timeline or on one that goes on from its end."""
+        return Remembered(self.done + later.done, self.times | later.times)
+
+    def until(self, moment: CommitTime) -> set[int]:
+        """The transactions committed at or before a moment."""
+        return {xid for xid, time in self.times.items() if time <= moment}
+
+    def state(self, xids: Iterable[int]) -> State:
+        """The rows after these transactions."""
+        wanted = set(xids)
+        notes: dict[int, str] = {}
+        counters = dict.fromkeys(range(1, COUNTERS + 1), 0)
+        gone: set[int] = set()
+        for done in self.done:
+            if done.xid in wanted:
+                notes |= done.inserted
+                gone |= done.deleted
+                for counter, amount in done.counted.items():
+                    counters[counter] += amount
+        return State(wanted, {key: text for key, text in notes.items() if key not in gone}, counters)
+
+
 @dataclass
 class Tried:
     """What a transaction under way has done so far."""
@@ -153,6 +183,7 @@ class Oracle:
         self._dsn = dsn
         self._clients = [Client(dsn, seed, number) for number in range(clients)]
         self._halt = threading.Event()
+        self._go = threading.Event()
         self._threads: list[threading.Thread] = []
         self._failures: list[BaseException] = []
         self.times: dict[int, CommitTime] = {}
@@ -163,6 +194,7 @@ class Oracle:
             sql.execute(_TABLES.encode())
 
     def start(self) -> None:
+        self._go.set()
         for client in self._clients:
             thread = threading.Thread(target=self._run, args=(client,))
             thread.start()
@@ -171,13 +203,22 @@ class Oracle:
     def _run(self, client: Client) -> None:
         try:
             while not self._halt.wait(client.chance.uniform(0, 0.01)):
+                self._go.wait()
                 client.work()
         except BaseException as error:
             self._failures.append(error)
 
+    def rest(self) -> None:
+        """Let the clients begin nothing more until `go_on`."""
+        self._go.clear()
+
+    def go_on(self) -> None:
+        self._go.set()
+
     def stop(self) -> None:
         """End the clients and ask the server for every commit's time."""
         self._halt.set()
+        self._go.set()
         for thread in self._threads:
             thread.join()
         for client in self._clients:
@@ -198,23 +239,18 @@ class Oracle:
     def undone(self) -> int:
         return sum(client.undone for client in self._clients)
 
+    @property
+    def remembered(self) -> Remembered:
+        """All of it, once the clients have ended."""
+        return Remembered(self.done, self.times)
+
     def until(self, moment: CommitTime) -> set[int]:
         """The transactions committed at or before a moment."""
-        return {xid for xid, time in self.times.items() if time <= moment}
+        return self.remembered.until(moment)
 
     def state(self, xids: Iterable[int]) -> State:
         """The rows after these transactions."""
-        wanted = set(xids)
-        notes: dict[int, str] = {}
-        counters = dict.fromkeys(range(1, COUNTERS + 1), 0)
-        gone: set[int] = set()
-        for done in self.done:
-            if done.xid in wanted:
-                notes |= done.inserted
-                gone |= done.deleted
-                for counter, amount in done.counted.items():
-                    counters[counter] += amount
-        return State(wanted, {key: text for key, text in notes.items() if key not in gone}, counters)
+        return self.remembered.state(xids)
 
 
 def read_state(dsn: str) -> State:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import psycopg
 
@@ -14,15 +16,27 @@ from restore.core.planner import decide
 from restore.planning import view_of
 from restore.walreader import WalReader
 from tests.integration.moments import History, live_through
-from tests.integration.scene import Scenes, instant
+from tests.integration.oracle import Remembered
+from tests.integration.scene import Scene, Scenes, instant
 from tests.integration.stepwise import Stepwise, stepwise
 from walarchiver.assembly import Archive
 from walarchiver.core.lsn import Lsn, format_lsn, parse_lsn
-from walarchiver.core.moment import CommitTime
+from walarchiver.core.moment import CommitTime, format_postgres
 from walarchiver.core.scan import Event
 
 SECOND_US = 1_000_000
 POINTS = ("first", "second")
+
+
+class Ended(Protocol):
+    """An event, whoever tells of it."""
+
+    @property
+    def lsn(self) -> int: ...
+    @property
+    def xid(self) -> int: ...
+    @property
+    def is_commit(self) -> bool: ...
 
 
 @dataclass
@@ -58,8 +72,9 @@ def archived(scenes: Scenes, major: int, *, seed: int, commits: int) -> History:
 
 
 @contextmanager
-def planner_of(history: History) -> Iterator[Planner]:
-    archive = history.scene.open()
+def planner_of(scene: Scene) -> Iterator[Planner]:
+    """The planner of an empty machine."""
+    archive = scene.open()
     state = archive.ledger.refresh()
     view = view_of(archive.catalog, archive.cluster, state.next_seq)
     reader = WalReader(
@@ -98,14 +113,29 @@ def targets_of(
     return found
 
 
-def check(history: History, steps: Stepwise, target: Target, decision: Decision, events: list[Event]) -> None:
-    """Recover to what was planned, and compare all that was promised."""
+def check(
+    oracle: Remembered,
+    steps: Stepwise,
+    target: Target,
+    decision: Decision,
+    events: Sequence[Ended] | Sequence[Event],
+    *,
+    native: bool = False,
+) -> None:
+    """Recover to what was planned, and compare all that was promised.
+
+    `native`: PostgreSQL looks for the moment of the target by itself.
+    """
     stop = decision.stop
     assert stop is not None, f"{target}: {decision.reason}"
-    found = steps.go_on_to(decision)
+    time = target.time if native and isinstance(target, AtTime) else None
+    found = steps.go_on_to(decision, native=time)
     high = stop.lsn + 1 if stop.inclusive else stop.lsn
-    promised = {event.xid for event in events if event.kind.is_commit and event.lsn < high}
-    oracle = history.oracle
+    promised = {
+        event.xid
+        for event in events
+        if (event.kind.is_commit if isinstance(event, Event) else event.is_commit) and event.lsn < high
+    }
     assert found.state.xids == promised & oracle.times.keys(), target
     wanted = oracle.state(found.state.xids)
     assert {
@@ -121,9 +151,19 @@ def check(history: History, steps: Stepwise, target: Target, decision: Decision,
         format_lsn(stop.lsn),
         found.replayed,
     )
+    if time is None:
+        where = re.fullmatch(r'(before|after) WAL location \(LSN\) "([0-9A-F]+)/([0-9A-F]+)"', found.said)
+        assert where is not None, found.said
+        side = "after" if stop.inclusive else "before"
+        assert (where[1], int(where[2], 16) << 32 | int(where[3], 16)) == (side, stop.lsn), target
+    else:
+        assert stop.stop_event is not None
+        kind = "commit" if stop.stop_event.kind.is_commit else "abort"
+        ends = f"before {kind} of transaction {stop.stop_event.xid}, time "
+        assert found.said.startswith(ends + format_postgres(stop.stop_event.time)[:19]), target
     match target:
-        case AtTime(time) if decision.disputed is None:
-            assert found.state.xids == oracle.until(time), target
+        case AtTime(moment) if decision.disputed is None and decision.ahead is None:
+            assert found.state.xids == oracle.until(moment), target
         case AtXid(xid, before) if xid in oracle.times:
             assert (xid in found.state.xids) is not before, target
 
@@ -131,7 +171,7 @@ def check(history: History, steps: Stepwise, target: Target, decision: Decision,
 def play(history: History, chance: random.Random, count: int) -> int:
     """Plan for `count` targets, recover to each; how many there were."""
     (backup,) = history.scene.json("backups")["backups"]
-    with planner_of(history) as planner:
+    with planner_of(history.scene) as planner:
         events = planner.events()
         targets = targets_of(history, events, instant(backup["stop_time"]), chance, count)
         planned = [(target, planner.plan(target)) for target in targets]
@@ -140,5 +180,5 @@ def play(history: History, chance: random.Random, count: int) -> int:
         planned.sort(key=lambda pair: (pair[1].stop.lsn, pair[1].stop.inclusive))  # type: ignore[union-attr]
         with stepwise(history, planner.archive) as steps:
             for target, decision in planned:
-                check(history, steps, target, decision, events)
+                check(history.oracle.remembered, steps, target, decision, events)
     return len(planned)

@@ -212,6 +212,7 @@ class Scenes:
         store: str = "file",
         endpoint: str | None = None,
         settings: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
         server: Mapping[str, str] | None = None,
         archive_timeout_s: int = 0,
         fresh: bool = False,
@@ -232,6 +233,7 @@ class Scenes:
         cluster = self.postgres(
             major,
             settings={**stage.archive_settings(timeout_s=archive_timeout_s), **(settings or {})},
+            environment=environment,
             fresh=fresh,
             segment_bytes=segment_bytes,
             start=False,

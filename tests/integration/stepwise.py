@@ -7,6 +7,7 @@ while recovery is paused: nothing is promoted.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +18,16 @@ from restore.core.model import Decision
 from restore.plainfile import write_plain
 from tests.integration.moments import History
 from tests.integration.oracle import State, read_state
-from tests.integration.scene import until
+from tests.integration.scene import Scene, until
 from walarchiver.assembly import Archive
 from walarchiver.core.lsn import format_lsn
+from walarchiver.core.moment import CommitTime, format_postgres
 from walarchiver.embedded.postgres import EmbeddedCluster, quoted
 from walarchiver.postgres.process import StopMode
 
 PAUSED = "SELECT pg_is_in_recovery() AND pg_get_wal_replay_pause_state() = 'paused'"
 REPLAYED = "SELECT pg_last_wal_replay_lsn()"
+STOPPING = re.compile(r"LOG: +recovery stopping (.*)")
 
 
 @dataclass
@@ -34,6 +37,8 @@ class Recovered:
     state: State
     replayed: str
     """End of the last replayed record."""
+    said: str
+    """Why the server stopped, in its own words."""
 
 
 @dataclass
@@ -43,15 +48,23 @@ class Stepwise:
     cluster: EmbeddedCluster
     wal: Path
 
-    def go_on_to(self, decision: Decision) -> Recovered:
-        """Recover on, from where it stands, to the stop of a decision; what is there."""
+    def go_on_to(self, decision: Decision, *, native: CommitTime | None = None) -> Recovered:
+        """Recover on, from where it stands, to the stop of a decision; what is there.
+
+        `native`: have PostgreSQL look for this moment by itself, as it does with recovery_target_time.
+        """
         stop = decision.stop
         assert stop is not None
         assert decision.limits is not None
-        settings = {
-            "restore_command": f'cp "{self.wal}/%f" "%p"',
+        target = {
             "recovery_target_lsn": format_lsn(stop.lsn),
             "recovery_target_inclusive": "on" if stop.inclusive else "off",
+        }
+        if native is not None:
+            target = {"recovery_target_time": format_postgres(native), "recovery_target_inclusive": "on"}
+        settings = {
+            "restore_command": f'cp "{self.wal}/%f" "%p"',
+            **target,
             "recovery_target_timeline": str(decision.path.timeline),
             "recovery_target_action": "pause",
             "hot_standby": "on",
@@ -60,33 +73,50 @@ class Stepwise:
         }
         lines = "".join(f"{name} = {quoted(value)}\n" for name, value in settings.items())
         (self.cluster.data_dir / "postgresql.auto.conf").write_text(lines)
+        before = len(self.cluster.log_text())
         self.cluster.start()
         try:
             until(lambda: self.cluster.psql(PAUSED) == "t", "recovery paused at its target")
-            return Recovered(read_state(self.cluster.dsn()), self.cluster.psql(REPLAYED))
+            (said,) = STOPPING.findall(self.cluster.log_text()[before:])
+            return Recovered(read_state(self.cluster.dsn()), self.cluster.psql(REPLAYED), said)
         finally:
             self.cluster.stop(StopMode.FAST)
+
+
+def lay_out_wal(archive: Archive, folder: Path) -> Path:
+    """Every archived WAL and history file, plain, in a folder."""
+    folder.mkdir()
+    for kind in ("wal", "history"):
+        for name in archive.catalog.names(kind):
+            record = archive.catalog.file(name)
+            assert record is not None
+            with (folder / name).open("wb") as out:
+                write_plain(archive.repository, archive.system, record, out)
+            (folder / name).chmod(0o644)
+    return folder
 
 
 @contextmanager
 def stepwise(history: History, archive: Archive) -> Iterator[Stepwise]:
     """Lay out the newest base backup and the WAL that history left in its archive."""
-    folder = history.scene.stage.folder / "steps"
+    wal = lay_out_wal(archive, history.scene.stage.folder / "wal-of-all")
+    try:
+        with laid_out(history.scene, wal, "latest", config=history.config) as steps:
+            yield steps
+    finally:
+        shutil.rmtree(wal)
+
+
+@contextmanager
+def laid_out(scene: Scene, wal: Path, at: str, *more: str, config: Path) -> Iterator[Stepwise]:
+    """Lay out the base backup that a restore to `at` takes, ready to go through this WAL."""
+    folder = scene.stage.folder / "steps"
     folder.mkdir()
-    wal = folder / "wal"
-    wal.mkdir()
-    for kind in ("wal", "history"):
-        for name in archive.catalog.names(kind):
-            record = archive.catalog.file(name)
-            assert record is not None
-            with (wal / name).open("wb") as out:
-                write_plain(archive.repository, archive.system, record, out)
-            (wal / name).chmod(0o644)
     laid = folder / "laid"
-    told = history.scene.call(*history.scene.restore_words("latest", laid), config=history.config)
+    told = scene.call(*scene.restore_words(at, laid, *more), config=config)
     assert told.exit_status == 0, told.stderr
     cluster = EmbeddedCluster(
-        history.scene.cluster.major, folder / "pg", durable=False, bin_dir=history.scene.cluster.bin_dir
+        scene.cluster.major, folder / "pg", durable=False, bin_dir=scene.cluster.bin_dir
     )
     cluster.directory.mkdir()
     shutil.move(laid, cluster.data_dir)

@@ -53,6 +53,7 @@ def nodes_of_scenarios() -> tuple[str, ...]:
 PARTS = {
     "moments": Part(("tests/nightly/test_moments.py",), 3600),
     "plans": Part(("tests/nightly/test_planned_and_real.py",), 3000),
+    "clocks": Part(("tests/nightly/test_stepped_clocks.py",), 1800),
     "kills": Part(("tests/nightly/test_kills.py",), 1800),
     "scenarios": Part(nodes_of_scenarios(), 2700, BY_FILE),
     "mutations": Part(("tests/mutations",), 1800),
