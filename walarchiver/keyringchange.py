@@ -97,6 +97,7 @@ def change_keyring(changing: Changing, wish: Wish, root: Signer | None, *, dry_r
         pinned_root=repository.root,
         root=root,
         systems=systems,
+        mark=repository.mark,
         now_us=changing.clock.now_us(),
     )
     made = parse_keyring(raw)

@@ -61,6 +61,8 @@ class Repository:
     repo: str
     root: bytes
     keyrings: Mapping[int, Keyring]
+    mark: str
+    """The hash of `v1/REPO`."""
     identities: tuple[Identity, ...] = ()
     _epoch_keys: dict[tuple[str, str], bytes] = field(default_factory=dict)
     _catalogs: dict[str, Catalog] = field(default_factory=dict)
@@ -71,13 +73,20 @@ class Repository:
     def open(cls, store: ObjectStore, *, root: bytes, identities: Sequence[Identity] = ()) -> Repository:
         """Read and verify REPO and the keyrings.
 
-        Raises NoRepository, KeyringBroken, StoreUnavailable, StoreDenied.
+        Raises NoRepository, KeyringBroken, ObjectDamaged, StoreUnavailable, StoreDenied.
         """
         raw = store.get(repo_key(), bytes_max=MARK_BYTES_MAX)
         if raw is None:
             raise NoRepository(f"{store.url} holds no walarchiver repository")
-        repo = parse_mark(raw).repo
-        return cls(store, repo, root, read_keyrings(store, root=root, repo=repo), tuple(identities))
+        try:
+            keyrings = read_keyrings(store, root=root)
+        except Untrusted:
+            parse_mark(raw)  # another format says so itself
+            raise
+        raw = _vouched_mark(store, raw, keyrings)
+        repo, mark = parse_mark(raw).repo, hashlib.sha256(raw).hexdigest()
+        _check_home(store, keyrings, repo, mark)
+        return cls(store, repo, root, keyrings, mark, tuple(identities))
 
     def known(self) -> Mapping[int, Keyring]:
         """The keyrings that were read last, by number."""
@@ -85,7 +94,9 @@ class Repository:
 
     def refresh(self) -> Mapping[int, Keyring]:
         """Read the keyrings again. Raises KeyringBroken, StoreUnavailable."""
-        self.keyrings = read_keyrings(self.store, root=self.root, repo=self.repo)
+        keyrings = read_keyrings(self.store, root=self.root)
+        _check_home(self.store, keyrings, self.repo, self.mark)
+        self.keyrings = keyrings
         return self.keyrings
 
     @property
@@ -294,7 +305,27 @@ class Repository:
         yield from self.plain(part.object, expect)
 
 
-def read_keyrings(store: ObjectStore, *, root: bytes, repo: str) -> dict[int, Keyring]:
+def _vouched_mark(store: ObjectStore, latest: bytes, keyrings: Mapping[int, Keyring]) -> bytes:
+    """The bytes of `v1/REPO` that the keyrings name, in any of its versions; the latest, when none is named.
+
+    Raises ObjectDamaged.
+    """
+    named = {ring.mark for ring in keyrings.values() if ring.mark is not None}
+    if not named:
+        return latest
+    for body in (latest, *_bodies(store, repo_key(), MARK_BYTES_MAX)):
+        if named == {hashlib.sha256(body).hexdigest()}:
+            return body
+    raise ObjectDamaged(f"{repo_key()} in {store.url} is not the mark that the keyrings name")
+
+
+def _check_home(store: ObjectStore, keyrings: Mapping[int, Keyring], repo: str, mark: str) -> None:
+    """Raises KeyringBroken unless every keyring is of this repository and names no other mark."""
+    if any(ring.repo != repo or ring.mark not in (None, mark) for ring in keyrings.values()):
+        raise KeyringBroken(f"the keyring in {store.url} belongs to another repository")
+
+
+def read_keyrings(store: ObjectStore, *, root: bytes) -> dict[int, Keyring]:
     """Every keyring, verified from the pinned root. Raises KeyringBroken."""
     chains: list[list[bytes]] = [[]]
     while bodies := _bodies(store, keyring_key(len(chains[0]) + 1)):
@@ -315,18 +346,16 @@ def read_keyrings(store: ObjectStore, *, root: bytes, repo: str) -> dict[int, Ke
     if problem is not None and not good:
         raise problem
     (keyrings,) = good
-    if any(keyring.repo != repo for keyring in keyrings.values()):
-        raise KeyringBroken(f"the keyring in {store.url} belongs to another repository")
     return keyrings
 
 
-def _bodies(store: ObjectStore, key: str) -> list[bytes]:
-    """The distinct contents of a name's versions; b"" for one that is too long to be a keyring."""
+def _bodies(store: ObjectStore, key: str, bytes_max: int = KEYRING_BYTES_MAX) -> list[bytes]:
+    """The distinct contents of a name's versions; b"" for one that is too long."""
     found: set[bytes] = set()
     for version in store.list_versions(key):
         if version.key == key and not version.is_delete_marker:
-            long = version.size > KEYRING_BYTES_MAX
-            body = b"" if long else store.get(key, version_id=version.version_id, bytes_max=KEYRING_BYTES_MAX)
+            long = version.size > bytes_max
+            body = b"" if long else store.get(key, version_id=version.version_id, bytes_max=bytes_max)
             if body is not None:
                 found.add(body)
     return sorted(found)

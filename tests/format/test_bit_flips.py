@@ -193,8 +193,9 @@ def test_only_bits_of_a_comment_or_of_the_last_line_end_do_not_count_in_a_key_fi
                 kind.reads(changed)
 
 
-def test_of_a_flipped_bit_in_the_mark_only_its_label_and_its_time_stay_unnoticed() -> None:
-    """Whatever else passes as a mark names another repository than the keyring does."""
+def test_where_no_keyring_names_the_mark_only_flips_in_its_label_and_time_stay_unnoticed() -> None:
+    """Whatever else passes as a mark names another repository than the keyring does. Where one names it,
+    as every new one does, all are found (tests/simulation/test_repository.py)."""
     mark = RepositoryMark(w.REPO, "production", CommitTime(w.NOW_US))
     for _, changed in flipped(mark.encode()):
         try:

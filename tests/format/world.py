@@ -74,8 +74,9 @@ def keyring_bytes(
     next_root: bytes | None = None,
     root: Signer = ROOT,
     repo: str = REPO,
+    mark: str | None = None,
 ) -> bytes:
-    return sign_keyring(Keyring(n, repo, NOW_US, members, prev, next_root), root)
+    return sign_keyring(Keyring(n, repo, NOW_US, members, prev, next_root, mark=mark), root)
 
 
 KEYRING_1 = keyring_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -387,6 +388,8 @@ def test_roles_are_what_a_member_was_added_for() -> None:
     change(world, add=pruner)
     assert world.repository().newest_keyring.has_role(Role.PRUNER, pruner.signer().id, SYSTEM)
     assert not world.repository().newest_keyring.has_role(Role.WRITER, pruner.signer().id, SYSTEM)
+    ring = world.repository().newest_keyring
+    assert (ring.n, ring.mark) == (2, hashlib.sha256(world.new.mark).hexdigest())
 
 
 def test_doctor_tells_of_a_change_that_is_not_in_force_and_of_too_few_custodians() -> None:

@@ -248,7 +248,12 @@ def ring(world: World, n: int) -> bytes:
 
 
 def next_keyring(
-    world: World, *, root: Signer | None = None, next_root: bytes | None = None, extra: bool = False
+    world: World,
+    *,
+    root: Signer | None = None,
+    next_root: bytes | None = None,
+    extra: bool = False,
+    mark: str | None = None,
 ) -> bytes:
     """The keyring behind the newest one in the store."""
     n = len(world.keys("v1/keyring/"))
@@ -257,7 +262,9 @@ def next_keyring(
     if extra:
         more = KeyFile(KeyRole.WRITER, "more", before.repo, world.root, bytes([n]) * 32)
         members = (*members, member_of(more))
-    following = Keyring(n + 1, before.repo, world.clock.now_us(), members, before.sha256, next_root)
+    following = Keyring(
+        n + 1, before.repo, world.clock.now_us(), members, before.sha256, next_root, mark=mark
+    )
     return sign_keyring(following, root or world.key("root").signer())
 
 
@@ -285,15 +292,69 @@ def test_a_changed_keyring_is_refused(world: World, at: int) -> None:
         world.repository()
 
 
-def test_a_mark_of_another_repository_is_refused(world: World) -> None:
+def unnamed(world: World) -> None:
+    """Make it an older repository, whose keyring does not name the mark."""
+    first = replace(parse_keyring(ring(world, 1)), mark=None)
+    world.replace(keyring_key(1), sign_keyring(first, world.key("root").signer()))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_mark_of_another_repository_is_refused(world: World, *, named: bool) -> None:
+    if not named:
+        unnamed(world)
     world.replace(repo_key(), World().new.mark)
-    with pytest.raises(KeyringBroken, match="another repository"):
+    with pytest.raises(Untrusted, match="not the mark that" if named else "another repository"):
         world.repository()
 
 
 def test_a_mark_that_cannot_be_read_is_refused(world: World) -> None:
     world.replace(repo_key(), b"{}\n")
+    with pytest.raises(ObjectDamaged):
+        world.repository()
+    unnamed(world)
     with pytest.raises(MalformedObject):
+        world.repository()
+
+
+def test_another_format_says_so_whatever_its_keyrings_are(world: World) -> None:
+    world.replace(repo_key(), world.new.mark.replace(b'"format":1', b'"format":2'))
+    world.replace(keyring_key(1), b"another format's")
+    with pytest.raises(MalformedObject, match="format 2, this release reads format 1"):
+        world.repository()
+
+
+def test_every_flipped_bit_of_the_mark_is_found(world: World) -> None:
+    mark = world.new.mark
+    for bit in range(len(mark) * 8):
+        changed = bytearray(mark)
+        changed[bit // 8] ^= 1 << bit % 8
+        world.replace(repo_key(), bytes(changed))
+        with pytest.raises(ObjectDamaged):
+            world.repository()
+    world.replace(repo_key(), mark)
+    world.repository()
+
+
+def test_the_mark_that_the_keyrings_name_is_found_below_another_version(world: World) -> None:
+    world.plant(repo_key(), World().new.mark)
+    assert world.repository().repo == world.new.repo
+
+
+def test_a_later_keyring_names_the_mark_of_an_older_repository(world: World) -> None:
+    unnamed(world)
+    world.memory.put_new(keyring_key(2), next_keyring(world, mark=world.repository().mark))
+    assert world.repository().repo == world.new.repo
+    world.replace(repo_key(), world.new.mark.replace(b'"name":"repo"', b'"name":"rapo"'))
+    with pytest.raises(ObjectDamaged):
+        world.repository()
+
+
+def test_keyrings_that_name_different_marks_are_refused(world: World) -> None:
+    opened = world.repository()
+    world.memory.put_new(keyring_key(2), next_keyring(world, mark="0" * 64))
+    with pytest.raises(KeyringBroken):
+        opened.refresh()
+    with pytest.raises(ObjectDamaged):
         world.repository()
 
 
@@ -337,7 +398,7 @@ def test_keyrings_are_followed_through_a_change_of_root_from_either_pinned_key(w
     world.memory.put_new(keyring_key(2), next_keyring(world, next_root=new_root.public))
     world.memory.put_new(keyring_key(3), next_keyring(world, root=new_root))
     for pinned in (world.root, new_root.public):
-        rings = read_keyrings(world.store, root=pinned, repo=world.new.repo)
+        rings = read_keyrings(world.store, root=pinned)
         assert list(rings) == [1, 2, 3]
 
 

@@ -205,6 +205,7 @@ def keyrings() -> list[Case]:
         "repo": w.REPO,
         "time": "2026-11-22T14:32:06.000000Z",
     }
+    short = {**json.loads(w.KEYRING_1[:-130]), "mark": "0123456789abcdef"}
 
     def of(name: str, expect: str | type[Exception], *raws: bytes, root: Signer = w.ROOT) -> Case:
         return case(name, expect, root=root.public, keyrings=[raw.hex() for raw in raws])
@@ -212,6 +213,8 @@ def keyrings() -> list[Case]:
     return [
         of("one", "ok", w.KEYRING_1),
         of("two", "ok", w.KEYRING_1, w.KEYRING_2),
+        of("one that names the mark", "ok", w.keyring_bytes(mark="0123456789abcdef" * 4)),
+        of("a mark's hash that is too short", MalformedObject, w.ROOT.sign(SignedKind.KEYRING, short)),
         of("a root that hands over", "ok", one, two),
         of("the later root is pinned", "ok", one, two, root=next_root),
         of("none", KeyringBroken),

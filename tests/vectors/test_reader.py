@@ -156,6 +156,12 @@ def test_a_tampered_keyring_is_refused(scene: Scene, at: int) -> None:
     assert scene.refused().startswith("refused: ")
 
 
+def test_a_tampered_label_in_the_mark_is_refused(scene: Scene) -> None:
+    mark = scene.folder / "v1/REPO"
+    mark.write_bytes(mark.read_bytes().replace(b'"name":"repo"', b'"name":"rapo"'))
+    assert "name another v1/REPO" in scene.refused()
+
+
 def test_another_root_is_refused(scene: Scene) -> None:
     stranger = World()
     (scene.keys / "other.key").write_text(stranger.new.key_files["custodian-alice.key"])

@@ -5,6 +5,7 @@ Rules (docs/format.md, section 4):
 - The first one that the pinned root signed is trusted, those before it by the hashes, each one
   behind it by the root in force (a trusted keyring may name `next_root`).
 - Members are sorted by (role, id); an id is the hash of the key it stands for.
+- A keyring may name the hash of the repository's mark, which nothing else vouches for.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ class Keyring:
     prev: str | None = None
     next_root: bytes | None = None
     sha256: str = ""
+    mark: str | None = None
+    """The hash of `v1/REPO`."""
 
     def having(self, role: Role, system: str) -> tuple[KeyringMember, ...]:
         """Members with this role whose scope includes the cluster."""
@@ -103,6 +106,8 @@ def sign_keyring(keyring: Keyring, root: Signer) -> bytes:
         "repo": keyring.repo,
         "time": format_rfc3339(keyring.time),
     }
+    if keyring.mark is not None:
+        value["mark"] = keyring.mark
     if keyring.prev is not None:
         value["prev"] = keyring.prev
     if keyring.next_root is not None:
@@ -178,6 +183,7 @@ def _parsed(text: SignedText) -> Keyring:
         prev=fields.hex("prev", 32) if fields.has("prev") else None,
         next_root=bytes.fromhex(fields.hex("next_root", 32)) if fields.has("next_root") else None,
         sha256=text.sha256,
+        mark=fields.hex("mark", 32) if fields.has("mark") else None,
     )
     fields.end()
     places = [(member.role.value, member.id) for member in keyring.members]

@@ -1,7 +1,7 @@
 """The repository mark `v1/REPO`: that there is a repository, and of which format.
 
 Rules (docs/format.md, section 2): canonical JSON and a line feed; nothing is trusted because of
-it; another format than 1 is refused.
+it; another format than 1 is refused. A keyring that names its hash vouches for it.
 """
 
 from __future__ import annotations

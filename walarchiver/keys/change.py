@@ -61,12 +61,13 @@ def next_keyring(
     pinned_root: bytes,
     root: Signer,
     systems: Sequence[str],
+    mark: str,
     now_us: int,
 ) -> bytes:
     """The bytes of the keyring behind the newest one, with the wish fulfilled.
 
-    `systems`: clusters that the repository has. Raises LastKeyHolder, Untrusted when `root` is not the
-    root in force.
+    `systems`: clusters that the repository has; `mark`: the hash of its mark. Raises LastKeyHolder,
+    Untrusted when `root` is not the root in force.
     """
     newest = keyrings[max(keyrings)]
     if root.public != root_in_force(keyrings, pinned_root):
@@ -84,6 +85,7 @@ def next_keyring(
         members=members,
         prev=newest.sha256,
         next_root=wish.next_root,
+        mark=mark,
     )
     _check_holders(following, systems)
     return sign_keyring(following, root)

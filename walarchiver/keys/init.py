@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -79,12 +80,16 @@ def prepare_repository(
     members = [member_of(key) for key in keys if key.role is not KeyRole.ROOT]
     if master_key is not None:
         members.append(KeyringMember(Role.CUSTODIAN, master_key.recipient, MASTER_KEY, "master key"))
-    keyring = sign_keyring(Keyring(n=1, repo=repo, time=now_us, members=tuple(members)), root)
+    mark = RepositoryMark(repo, name, now_us).encode()
+    first = Keyring(
+        n=1, repo=repo, time=now_us, members=tuple(members), mark=hashlib.sha256(mark).hexdigest()
+    )
+    keyring = sign_keyring(first, root)
     verify_keyrings(root.public, [keyring])
     return NewRepository(
         repo=repo,
         root=root_text(root.public),
-        mark=RepositoryMark(repo, name, now_us).encode(),
+        mark=mark,
         keyring=keyring,
         key_files={_file_name(key): key.encode() for key in keys},
         printable={_file_name(key): printable_form(key) for key in keys},
