@@ -44,7 +44,8 @@ CREATE TABLE IF NOT EXISTS span (
     timeline INTEGER NOT NULL, level INTEGER NOT NULL, number INTEGER NOT NULL, until INTEGER NOT NULL,
     commits INTEGER NOT NULL, events INTEGER NOT NULL, oldest INTEGER, newest INTEGER,
     first_time INTEGER, last_time INTEGER, backward INTEGER NOT NULL,
-    checkpoint_time INTEGER, checkpoint_lsn INTEGER, xid_low INTEGER, xid_high INTEGER, PRIMARY KEY (timeline, level, number)) WITHOUT ROWID;
+    checkpoint_time INTEGER, checkpoint_lsn INTEGER, xid_low INTEGER, xid_high INTEGER,
+    PRIMARY KEY (timeline, level, number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS chain (
     timeline INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
     PRIMARY KEY (timeline, first)) WITHOUT ROWID;
