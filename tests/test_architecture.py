@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "walarchiver.service",
         "walarchiver.assembly",
+        "walarchiver.bucketassembly",
         "walarchiver.clusterservice",
         "walarchiver.gauges",
         "walarchiver.status",

@@ -35,7 +35,7 @@ from walarchiver.postgres.probe import ServerFacts
 from walarchiver.repository import Repository, first_cluster
 from walarchiver.secondplace import SecondPlace
 from walarchiver.settings import Settings
-from walarchiver.settings_schema import RepositorySettings
+from walarchiver.settings_schema import BucketSettings, RepositorySettings
 from walarchiver.storage import open_store
 from walarchiver.storage.credentials import CredentialsCommand, CredentialSource, PlatformRole, file_source
 from walarchiver.storage.guarded import GuardedStore
@@ -96,7 +96,12 @@ class Archive:
 
 def store_of(host: Host, section: RepositorySettings) -> ObjectStore:
     """The object store of a repository. Raises ConfigError, StoreDenied."""
-    options = S3Options(
+    return open_store(section.url, s3=s3_options_of(host, section), clock=host.clock, random=host.random)
+
+
+def s3_options_of(host: Host, section: RepositorySettings | BucketSettings) -> S3Options:
+    """How to reach the S3 store of a section."""
+    return S3Options(
         endpoint=section.endpoint,
         region=section.region,
         addressing=Addressing(section.addressing),
@@ -107,10 +112,9 @@ def store_of(host: Host, section: RepositorySettings) -> ObjectStore:
         retry=host.patience,
         notice=host.say,
     )
-    return open_store(section.url, s3=options, clock=host.clock, random=host.random)
 
 
-def _credentials(section: RepositorySettings) -> CredentialSource:
+def _credentials(section: RepositorySettings | BucketSettings) -> CredentialSource:
     if section.credentials_file is not None:
         folder = os.environ.get("CREDENTIALS_DIRECTORY")
         return file_source(section.credentials_file, credentials_directory=Path(folder) if folder else None)

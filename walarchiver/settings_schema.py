@@ -257,6 +257,41 @@ class BucketSettings:
             example='"SELECT storage_key, sha256 FROM evidence"',
         ),
     )
+    page_entries: int = field(
+        default=1000,
+        metadata=key(
+            count(1, 1000),
+            "Entries asked for per page of a listing; fewer only where a store fails with more.",
+        ),
+    )
+    listings: int = field(
+        default=4,
+        metadata=key(count(1, 64), "Parts of the bucket that `bucket scan` lists at once."),
+    )
+    copy_part: int = field(
+        default=512 * 2**20,
+        metadata=key(
+            SIZE, "Part size for copies of objects above 5 GB; larger ones still fit into 10,000 parts."
+        ),
+    )
+    multipart_time: str = field(
+        default="auto",
+        metadata=key(
+            choice("auto", "initiation", "completion"),
+            "Which time the store lists for uploads in parts: that of their begin (Amazon S3) or of their "
+            "end (SeaweedFS). auto says begin at Amazon and elsewhere takes it as unknown: near the asked "
+            "moment such versions are called uncertain.",
+        ),
+    )
+    events: str | None = field(
+        default=None,
+        metadata=key(
+            url_of("https", "http", "file"),
+            "Where the bucket's change notifications come in: the URL of an SQS queue, or file:///FOLDER "
+            "with files of JSON lines. They say what to list again sooner; full scans stay needed.",
+            example='"https://sqs.eu-central-1.amazonaws.com/123456789012/evidence"',
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,13 @@ from walarchiver.bucketports import (
     Written,
 )
 from walarchiver.core.version import Entry, EntryKind, StoreMs
-from walarchiver.errors import BucketChanged, ObjectDamaged, StoreMisbehaves, StoreUnavailable
+from walarchiver.errors import (
+    BucketChanged,
+    ObjectDamaged,
+    StoreMisbehaves,
+    StoreUnavailable,
+    VersionUnreadable,
+)
 from walarchiver.ports import Clock, Random
 from walarchiver.storage.evidencecalls import BucketCalls, needed_date_ms
 from walarchiver.storage.evidencecopy import Copier, CopyLimits, Wanted
@@ -37,6 +43,8 @@ from walarchiver.storage.s3answers import LIBRARY_ERRORS, explained, is_absent, 
 from walarchiver.storage.s3client import Body, Reply
 
 _READ_BYTES = 1 << 20
+_THAWING = frozenset({"RestoreAlreadyInProgress"})
+_NOT_ARCHIVED = frozenset({"InvalidObjectState", "NoSuchKey", "NoSuchVersion", "MethodNotAllowed"})
 _PAGE_ENTRIES = 1000
 
 
@@ -162,6 +170,26 @@ class S3EvidenceBucket(EvidenceBucket):
             body.close()
         if read != announced:
             raise ObjectDamaged(f"{where}: {read} bytes came, {announced} were announced")
+
+    def request_thaw(self, key: str, version_id: str, *, days: int) -> None:
+        request = self._calls.request(
+            key, version_id, RestoreRequest={"Days": days, "GlacierJobParameters": {"Tier": "Standard"}}
+        )
+
+        def ask() -> None:
+            try:
+                self._calls.client.restore_object(**request)
+            except LIBRARY_ERRORS as failure:
+                refusal = refusal_in(failure)
+                if refusal is None or refusal.code not in _THAWING | _NOT_ARCHIVED:
+                    raise
+                if refusal.code in _NOT_ARCHIVED:
+                    raise VersionUnreadable(
+                        f"{version_id} of {key} in {self.url} is not in an archive tier: {refusal.code}",
+                        hint="Plan again: it is readable, or it is gone.",
+                    ) from failure
+
+        self._calls.asked(f"ask for {key} from its archive tier", ask)
 
     # --- writing -------------------------------------------------------------------------------
 

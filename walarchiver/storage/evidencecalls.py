@@ -46,8 +46,11 @@ class BucketCalls:
 
     def asked(self, what: str, step: Callable[[], Answer]) -> Answer:
         """What `step` answers, asked again while that may help. Raises our own errors only."""
-        where = f"{what} in {self.location.url}"
-        return self._retrier.run(where, lambda: self.once(what, step))
+        return self.repeated(what, lambda: self.once(what, step))
+
+    def repeated(self, what: str, step: Callable[[], Answer]) -> Answer:
+        """What `step`, which asks with `once` itself, answers; repeated while it raises StoreUnavailable."""
+        return self._retrier.run(f"{what} in {self.location.url}", step)
 
     def once(self, what: str, step: Callable[[], Answer]) -> Answer:
         """What `step` answers, asked once. Raises our own errors only."""

@@ -107,7 +107,7 @@ class Writes:
                     raise
                 return found
 
-        return self._calls.asked(f"write {attempt.key}", tried)
+        return self._calls.repeated(f"write {attempt.key}", tried)
 
     def _now(self) -> StoreMs:
         """The store's clock, asked for now and then and counted on in between."""
