@@ -8,7 +8,7 @@ import pytest
 from tests.kit.models3.fixtures import MakeModel, TestedModel
 
 
-def _code(raised: pytest.ExceptionInfo[botocore.exceptions.ClientError]) -> tuple[int, str]:
+def code_of(raised: pytest.ExceptionInfo[botocore.exceptions.ClientError]) -> tuple[int, str]:
     answer = raised.value.response
     return answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"]
 
@@ -84,8 +84,8 @@ def test_a_condition_that_does_not_hold_is_refused_and_changes_nothing(model_s3:
     made = app.put("k", b"1")
     with pytest.raises(botocore.exceptions.ClientError) as raised:
         s3.put_object(Bucket="evidence", Key="k", Body=b"2", IfNoneMatch="*")
-    assert _code(raised) == (412, "PreconditionFailed")
+    assert code_of(raised) == (412, "PreconditionFailed")
     with pytest.raises(botocore.exceptions.ClientError) as raised:
         s3.delete_object(Bucket="evidence", Key="k", IfMatch="0" * 32)
-    assert _code(raised) == (412, "PreconditionFailed")
+    assert code_of(raised) == (412, "PreconditionFailed")
     assert app.history("k") == [made]

@@ -192,9 +192,9 @@ def field_of(page: bytes, name: str) -> str:
     return found.group(1).decode() if found else ""
 
 
-def without_keys(page: bytes, keys: frozenset[str], spell: Callable[[str], str]) -> bytes:
-    """The page without its lines of these keys."""
-    hidden = {text(spell(key)).encode() for key in keys}
+def without_keys(page: bytes, keys: frozenset[str]) -> bytes:
+    """The page without its lines of these keys, as they are spelled there."""
+    hidden = {text(key).encode() for key in keys}
     return _ENTRY.sub(lambda line: b"" if line.group(2) in hidden else line.group(0), page)
 
 
@@ -207,6 +207,6 @@ def ended(page: bytes) -> bytes:
 def under_markers(page: bytes, asked: bytes) -> bytes:
     """The page with the markers that another one echoes."""
     for name in ("KeyMarker", "VersionIdMarker", "ContinuationToken", "StartAfter"):
-        wanted = f"<{name}>{field_of(asked, name)}</{name}>".encode()
-        page = re.sub(rf"<{name}>.*?</{name}>".encode(), lambda _, to=wanted: to, page, flags=re.DOTALL)
+        wanted = f"<{name}>{field_of(asked, name)}</{name}>".encode().replace(b"\\", rb"\\")
+        page = re.sub(rf"<{name}>.*?</{name}>".encode(), wanted, page, flags=re.DOTALL)
     return page

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class TestedModel(ModelS3):
 
     def raw_client(self, access_key: str = "ADMIN") -> Any:
         """A plain botocore client that asks once; closed with the server."""
-        client = botocore.session.get_session().create_client(
+        client = _session().create_client(
             "s3",
             endpoint_url=self.endpoint,
             region_name="us-east-1",
@@ -72,6 +73,12 @@ class TestedModel(ModelS3):
         for client in self._clients:
             client.close()
         super().stop()
+
+
+@cache
+def _session() -> Any:
+    """One for all clients: it reads botocore's descriptions once."""
+    return botocore.session.get_session()
 
 
 MakeModel = Callable[..., TestedModel]

@@ -67,7 +67,7 @@ class ModelS3:
         self.log = RequestLog()
         self._answering = Answering(self.state, self.uploads, self.permissions)
         self._last_pages: dict[str, Reply] = {}
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._run, name="models3")
         self._port = 0
         self._ending = threading.Event()
@@ -77,6 +77,7 @@ class ModelS3:
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> Self:
+        self._loop = asyncio.new_event_loop()
         self._thread.start()
         self._port = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(timeout=30)
         return self
@@ -175,7 +176,8 @@ class ModelS3:
         match fault:
             case broken.DropKeys(keys):
                 kind = call.query.get("encoding-type", "")
-                return replace(reply, body=broken.without_keys(page, keys, lambda key: encoded(key, kind)))
+                hidden = frozenset(encoded(key, kind) for key in keys)
+                return replace(reply, body=broken.without_keys(page, hidden))
             case broken.EndEarly():
                 return replace(reply, body=broken.ended(page))
             case broken.RepeatPage():
