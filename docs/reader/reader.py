@@ -148,7 +148,7 @@ def main(folder, key, out=None, only=""):
     folder, (repo, root, *mine) = pathlib.Path(folder), key_file(pathlib.Path(key).read_text())
     m = parsed((raw := (folder / "v1/REPO").read_bytes()).removesuffix(b"\n"), "mark")["repo"], sha(raw)
     rings = keyrings(root, [path.read_bytes() for path in sorted(folder.glob("v1/keyring/????.json"))])
-    need({m, (repo, m[1])} == {(r["repo"], r.get("mark", m[1])) for r in rings.values()}, "not one repository")
+    need({m, (repo, m[1])} == {(r["repo"], r.get("mark", m[1])) for r in rings.values()}, "another home")
     for cluster in sorted(folder.glob("v1/c/[1-9]*")):
         place, rolls = {"repo": repo, "system": cluster.name}, {}
         for path in cluster.glob("roll/" + 16 * "[0-9a-f]" + "-*.zst"):
