@@ -187,7 +187,7 @@ class _Planner:
         self._ground = ground
         self._header = header
         self._options: Options = header.options
-        self._in_place = ground.states is ground.targets and not header.to_prefix
+        self._in_place = header.in_place
         self._there = 0
         """Of the keys streamed, how many held something at the moment."""
 

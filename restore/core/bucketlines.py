@@ -31,10 +31,12 @@ class PlanHeader:
     """What a plan was made for, and on what it rests."""
 
     id: str
+    states: str
+    """URL of the bucket whose past is wanted."""
     source: str
-    """URL of the bucket that is read."""
+    """URL of the bucket that is read; the same one unless there is a second bucket."""
     target: str
-    """URL of the bucket that is written; the same as `source` when restoring in place."""
+    """URL of the bucket that is written; the same one when restoring in place."""
     to_prefix: str
     """Put before every key; empty: names stay."""
     prefix: str
@@ -54,7 +56,13 @@ class PlanHeader:
 
     @property
     def in_place(self) -> bool:
-        return self.source == self.target and not self.to_prefix
+        """Whether the keys that are written are those whose past is wanted."""
+        return self.target == self.states and not self.to_prefix
+
+    @property
+    def reads_own_bucket(self) -> bool:
+        """Whether the bytes come from the bucket whose past is wanted."""
+        return self.source == self.states
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,7 @@ def header_line(header: PlanHeader) -> bytes:
             "requested": header.requested,
             "scanned": header.scanned,
             "source": header.source,
+            "states": header.states,
             "target": header.target,
             "to_prefix": header.to_prefix,
             "verdict": header.verdict,
@@ -169,6 +178,7 @@ def parse_header(line: bytes) -> PlanHeader:
     chosen.end()
     header = PlanHeader(
         id=fields.text("id"),
+        states=fields.text("states"),
         source=fields.text("source"),
         target=fields.text("target"),
         to_prefix=fields.text("to_prefix"),

@@ -118,8 +118,8 @@ def holding_of(entries: Iterable[Entry]) -> Holding:
 
 
 def live(history: Iterable[Row]) -> Iterable[Entry]:
-    """The entries that were there at the newest listing."""
-    return (row.entry for row in history if not row.is_gone)
+    """The entries that were there at the newest listing, each once."""
+    return (row.entry for row in history if not row.is_gone and not row.placed.traits & Trait.REINSTATED)
 
 
 def want_of(
