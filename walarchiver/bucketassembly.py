@@ -57,7 +57,7 @@ def index_of(host: Host, cluster: str | None) -> VersionIndex:
     from walarchiver.evidence.openindex import open_index
 
     section = bucket_section(host, cluster)
-    return open_index(index_path(host, section), multipart_time=multipart_time_of(section))
+    return open_index(index_path(host, section))
 
 
 def index_path(host: Host, section: BucketSettings) -> Path:
