@@ -1,6 +1,6 @@
 """`find`: gathers lists of relations, reads the WAL between two times, and says who touched a table.
 
-Gather → walk (several processes) → follow files → answer. Changes nothing anywhere. Rules:
+Gather → walk (several threads) → follow files → answer. Changes nothing anywhere. Rules:
 - What began before the asked time is read too, back to where nothing of it can have begun.
 - A file that is only met while following the WAL is counted in a second walk over the same stretch.
 """
@@ -104,7 +104,8 @@ class _Reader:
                 return number, number * self.size <= self.size  # the very first segment of a cluster
             number = before
             found = walk_stretch(number, number, pages, segment_size=self.view.segment_size, watch=_NOTHING)
-            for mark in sorted(found.found.next_xids, key=lambda each: each.lsn, reverse=True):
+            marks = [mark for piece in found.found for mark in piece.next_xids]
+            for mark in sorted(marks, key=lambda each: each.lsn, reverse=True):
                 oldest = oldest or mark.oldest
                 if oldest and not precedes(oldest, mark.xid):
                     return min(number, mark.lsn // self.size), True
@@ -125,7 +126,7 @@ class _Reader:
         last: Piece | None = None
         for last in walk_path(source, first, span.last, span.until, watch, workers=self.workers):
             take(last)
-            self.progress(last.last - first + 1, total)
+            self.progress(last.number - first + 1, total)
         return last
 
 
@@ -273,14 +274,19 @@ def _collect(
     )
     collector = Collector(asked, complete)
     watch = Watch(files, {wanted.database: wanted.catalog})
-    last = reader.walk(span, first, watch, lambda piece: collector.add(piece.stretch.found))
-    answer.segments = (last.last if last else first) - first + 1
+
+    def take(piece: Piece) -> None:
+        for found in piece.stretch.found:
+            collector.add(found)
+
+    last = reader.walk(span, first, watch, take)
+    answer.segments = (last.number if last else first) - first + 1
     answer.walked += answer.segments * reader.size
     if last is None:
         return collector
     answer.end = last.stretch.end
-    whole = last.stretch.ending is Ending.WHOLE and last.last == span.last
-    at_end = last.last == span.last and last.stretch.ending in (Ending.OPEN, Ending.ZERO)
+    whole = last.stretch.ending is Ending.WHOLE and last.number == span.last
+    at_end = last.number == span.last and last.stretch.ending in (Ending.OPEN, Ending.ZERO)
     if span.later is not None and (whole or at_end):
         assert span.missing is not None
         answer.gap = (

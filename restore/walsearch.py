@@ -1,39 +1,44 @@
-"""Walks many archived segments of a path, several stretches at once, and hands out what they tell in order.
+"""Walks many archived segments of a path, several at once, and hands out what they tell in order.
 
 Rules:
-- Segments are fetched, opened and verified here, on a few threads, into a private folder, whose size is
-  bounded by the stretches under way; processes that hold no key walk them.
-- A record may go on behind its stretch: each stretch has the segment that follows, and more where needed.
+- Threads fetch, open, verify and sift segments ahead (`core/sift.py`): unpacking, deciphering and sifting
+  leave the interpreter to the others. What needs the segment behind is walked here, in order.
+- Not more than `Ahead.room` segments are held: in memory up to LARGE_BYTES each, larger ones in unlinked
+  temporary files, which nobody else can open.
+- The threads end with the caller: they are daemons, and look at every chunk whether they are to stop.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
+import queue
 import tempfile
-from collections import deque
+import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from multiprocessing import get_context
-from pathlib import Path
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import BinaryIO, cast
 
-from restore.findworker import Job, quiet, work
 from restore.plainfile import write_plain
-from walarchiver.catalog import Catalog
+from walarchiver.catalog import Catalog, FileRecord
 from walarchiver.core.coverage import segment_on_path
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.scan import Ending
 from walarchiver.core.segment import SegmentBytes
-from walarchiver.core.stretch import Stretch
+from walarchiver.core.sift import Sifted
+from walarchiver.core.stretch import Stretch, sift_segment, walk_on
 from walarchiver.core.touch import Watch
-from walarchiver.errors import ObjectMissing, Transient
+from walarchiver.errors import ObjectMissing, Transient, WalarchiverError
 from walarchiver.repository import Repository
 
-STRETCH_BYTES = 64 << 20
-"""Walked as one piece: large enough to make what crosses its border rare."""
-FETCHERS = 2
+LARGE_BYTES = 64 << 20
+HELD_BYTES_MAX = 256 << 20
+"""Of segments held at once; at least three are."""
+FETCHES_PER_WORKER = 2
+"""While one thread waits for the store another one sifts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,128 +54,142 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch that was walked: segments first..last."""
+    """A segment that was walked."""
 
-    first: int
-    last: int
+    number: int
     stretch: Stretch
 
 
+class _Stopped(Exception):
+    """Nobody wants the segment any more: control flow inside this module, no error."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A segment's plain bytes, and what sifting them alone tells."""
+
+    pages: memoryview
+    sifted: Sifted | None
+
+
 @dataclass(slots=True)
-class _Folder:
-    """Plain segments on disk, by number, fetched ahead."""
+class _Checked:
+    """Writes into a mapping for as long as somebody wants it, and not behind its end."""
 
-    source: Source
-    place: Path
-    until: int
-    """The last segment that is archived."""
-    fetchers: ThreadPoolExecutor
-    files: dict[int, Future[Path]] = field(default_factory=dict)
+    pages: mmap.mmap
+    stop: threading.Event
 
-    def order(self, first: int, last: int) -> None:
-        for number in range(first, min(last, self.until) + 1):
-            if number not in self.files:
-                self.files[number] = self.fetchers.submit(self._fetch, number)
+    def write(self, chunk: bytes) -> int:
+        if self.stop.is_set():
+            raise _Stopped
+        return self.pages.write(chunk[: len(self.pages) - self.pages.tell()])
 
-    def _fetch(self, number: int) -> Path:
-        source = self.source
+
+class Ahead(AbstractContextManager["Ahead"]):
+    """The segments of a path up to `until`, made ready ahead of who takes them."""
+
+    def __init__(self, source: Source, watch: Watch, until: int, workers: int) -> None:
+        self._source = source
+        self._watch = watch
+        self._until = until
+        self._ready: dict[int, Future[_Opened]] = {}
+        self._orders: queue.SimpleQueue[tuple[FileRecord, int, Future[_Opened]] | None] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        threads = max(1, workers) * FETCHES_PER_WORKER
+        self.room = max(3, min(threads + 2, HELD_BYTES_MAX // source.segment_size))
+        self._threads = [
+            threading.Thread(target=self._work, name=f"find-{number}", daemon=True)
+            for number in range(min(threads, self.room))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        for _thread in self._threads:
+            self._orders.put(None)
+        self._ready.clear()
+        if kind is not KeyboardInterrupt:  # who is interrupted does not wait for a store that is silent
+            for thread in self._threads:
+                thread.join()
+
+    def order(self, number: int) -> None:
+        """Have a segment made ready."""
+        if number in self._ready:
+            return
+        source = self._source
         name = segment_on_path(source.path, number, source.segment_size).name(source.segment_size)
         record = source.catalog.file(name)
         if record is None:
             raise ObjectMissing(f"{name} is not recorded any more")
-        path = self.place / name
+        made: Future[_Opened] = Future()
+        self._ready[number] = made
+        self._orders.put((record, number, made))
+
+    def pages(self, number: int) -> memoryview | None:
+        """The bytes of a segment; None behind what is archived."""
+        if number > self._until:
+            return None
+        self.order(number)
+        return self._ready[number].result().pages
+
+    def sifted(self, number: int) -> Sifted | None:
+        """What of a segment was passed already."""
+        self.order(number)
+        return self._ready[number].result().sifted
+
+    def forget(self, number: int) -> None:
+        """Let go of the segments up to `number`."""
+        for each in [one for one in self._ready if one <= number]:
+            del self._ready[each]
+
+    def _work(self) -> None:
+        while (order := self._orders.get()) is not None and not self._stop.is_set():
+            record, number, made = order
+            try:
+                made.set_result(self._open(record, number))
+            except _Stopped:
+                return
+            except WalarchiverError as error:
+                made.set_exception(error)
+            finally:
+                made.cancel()  # so that after a mistake of ours nobody waits for it
+
+    def _open(self, record: FileRecord, number: int) -> _Opened:
+        source = self._source
         try:
-            with path.open("wb") as out:
-                write_plain(source.repository, source.system, record, out)
+            if record.len > LARGE_BYTES:
+                with tempfile.TemporaryFile(prefix="walarchiver-find-") as out:
+                    os.posix_fallocate(out.fileno(), 0, record.len)
+                    pages = mmap.mmap(out.fileno(), record.len)
+            else:
+                pages = mmap.mmap(-1, record.len)
         except OSError as error:
             raise Transient(
-                f"{name} cannot be laid out to be read: {error.strerror or error}",
-                hint="Free space where temporary files go, or name another folder in TMPDIR.",
+                f"{record.name} cannot be laid out to be read: {error.strerror or error}",
+                hint="Free memory, and space where temporary files go, or name another folder in TMPDIR.",
             ) from error
-        return path
-
-    def ready(self, first: int, last: int) -> tuple[Path, ...]:
-        """Wait for first..last, as far as archived."""
-        self.order(first, last)
-        return tuple(self.files[number].result() for number in range(first, min(last, self.until) + 1))
-
-    def forget(self, before: int) -> None:
-        """Remove the segments before a number."""
-        for number in [each for each in self.files if each < before]:
-            future = self.files.pop(number)
-            if future.cancel():
-                continue
-            future.result().unlink(missing_ok=True)
+        write_plain(source.repository, source.system, record, cast(BinaryIO, _Checked(pages, self._stop)))
+        view = memoryview(pages)
+        return _Opened(view, sift_segment(number, view, segment_size=source.segment_size, watch=self._watch))
 
 
 def walk_path(
     source: Source, first: int, last: int, until: int, watch: Watch, *, workers: int
 ) -> Iterator[Piece]:
-    """The stretches of segments first..last in order; records may go on up to segment `until`.
+    """Segments first..last in order; records may go on up to segment `until`.
 
-    Ends early after a stretch whose WAL does. Raises ObjectDamaged, ObjectMissing, Store…, Transient.
+    Ends early after a segment whose WAL does. Raises ObjectDamaged, ObjectMissing, Store…, Transient.
     """
-    size = source.segment_size
-    each = max(1, STRETCH_BYTES // size)
-    pieces = [(low, min(low + each - 1, last)) for low in range(first, last + 1, each)]
-    processes = min(workers, len(pieces), os.cpu_count() or 1)
-    with ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="walarchiver-find-")))
-        fetchers = ThreadPoolExecutor(FETCHERS, thread_name_prefix="find")
-        stack.callback(fetchers.shutdown, wait=True, cancel_futures=True)
-        folder = _Folder(source, place, until, fetchers)
-        pool: ProcessPoolExecutor | None = None
-        if processes > 1:
-            pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=quiet)
-            stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-        yield from _walk(folder, pieces, watch, pool, ahead=processes)
-
-
-def _walk(
-    folder: _Folder,
-    pieces: list[tuple[int, int]],
-    watch: Watch,
-    pool: ProcessPoolExecutor | None,
-    *,
-    ahead: int,
-) -> Iterator[Piece]:
-    under_way: deque[tuple[int, int, Future[Stretch]]] = deque()
-    size = folder.source.segment_size
-    for index, (low, high) in enumerate(pieces):
-        files = folder.ready(low, high + 1)
-        for later_low, later_high in pieces[index + 1 : index + 2]:
-            folder.order(later_low, later_high)
-        job = Job(low, high, files, size, watch)
-        if pool is None:
-            done: Future[Stretch] = Future()
-            done.set_result(work(job))
-        else:
-            done = pool.submit(work, job)
-        under_way.append((low, high, done))
-        if len(under_way) > (ahead if pool is not None else 0):
-            piece = _finish(folder, watch, *under_way.popleft())
-            yield piece
-            if piece.stretch.ending is not Ending.WHOLE:
+    with Ahead(source, watch, until, workers) as ahead:
+        for number in range(first, last + 1):
+            for later in range(number, min(number + ahead.room - 1, last) + 1):
+                ahead.order(later)
+            passed = ahead.sifted(number)
+            stretch = walk_on(number, ahead.pages, passed, segment_size=source.segment_size, watch=watch)
+            ahead.forget(number)
+            yield Piece(number, stretch)
+            if stretch.ending is not Ending.WHOLE:
                 return
-    while under_way:
-        piece = _finish(folder, watch, *under_way.popleft())
-        yield piece
-        if piece.stretch.ending is not Ending.WHOLE:
-            return
-
-
-def _finish(folder: _Folder, watch: Watch, low: int, high: int, done: Future[Stretch]) -> Piece:
-    """The result of a stretch; with more segments behind it where its last record needs them."""
-    try:
-        stretch = done.result()
-    except BrokenProcessPool as error:
-        raise Transient(
-            "a process that reads WAL was ended from outside", hint="Is memory short? Give the command again."
-        ) from error
-    more = 1
-    while stretch.ending is Ending.OPEN and high + more < folder.until:
-        more *= 4
-        job = Job(low, high, folder.ready(low, high + more), folder.source.segment_size, watch)
-        stretch = work(job)
-    folder.forget(high + 1)
-    return Piece(low, high, stretch)

@@ -9,12 +9,14 @@ Rules:
 
 from __future__ import annotations
 
-import heapq
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from restore.core.findings import Kind, raw_kinds
 from restore.core.joining import Joiner, Transaction, precedes
 from walarchiver.core.lsn import Lsn
+from walarchiver.core.moment import POSTGRES_EPOCH_US, CommitTime
 from walarchiver.core.relfile import RelFile
 from walarchiver.core.touch import Ended, NextXid, Touches
 
@@ -44,19 +46,28 @@ class Collector:
     touched: set[RelFile] = field(default_factory=set)
     """Watched files that committed transactions wrote rows of."""
     omitted: int = 0
-    incomplete: int = 0
-    """Transactions that ended in the asked time and may have begun before what was read."""
     remapped: list[Lsn] = field(default_factory=list)
     """Where the database's catalogs themselves were rewritten."""
     settled_xid: int | None = None
     _first_mark: NextXid | None = None
+    _older: int = 0
+    _unmarked: array[int] = field(default_factory=lambda: array("I"))
+    """Ids that committed in the asked time, before the WAL told which was the next one."""
     _hits: list[tuple[int, int, Transaction]] = field(default_factory=list)
+    """With rows and LSN, so that the least come first when sorted."""
+
+    @property
+    def incomplete(self) -> int:
+        """Transactions that ended in the asked time and may have begun before what was read."""
+        return self._older + len(self._unmarked)
 
     def add(self, stretch: Touches) -> None:
         self._marks(stretch)
         self.remapped += stretch.remapped
+        self._keep_whole(stretch, self.joiner.whole(stretch))
         for one in self.joiner.add(stretch):
             self._keep(one)
+        self._trim()
 
     def transactions(self) -> list[Transaction]:
         """All that was kept and ended in the asked time, in WAL order."""
@@ -77,10 +88,50 @@ class Collector:
         if not self._in_time(one) or not raw_kinds(one, self.asked.files) & self.asked.kinds:
             return
         rows = sum(each.deleted + each.updated + each.inserted for each in one.touch.rows.values())
-        heapq.heappush(self._hits, (rows, one.lsn, one))
-        if len(self._hits) > self.asked.limit:
-            heapq.heappop(self._hits)
-            self.omitted += 1
+        self._hits.append((rows, one.lsn, one))
+
+    def _keep_whole(self, stretch: Touches, whole: Sequence[int]) -> None:
+        """As `_keep`, of transactions that are one row group each: there may be thousands in a segment."""
+        if not whole:
+            return
+        rows, bare, asked = stretch.rows, stretch.bare, self.asked
+        numbers, ends, lsns = rows.numbers, rows.ends, bare.lsns
+        deletes, updates, inserts = (kind in asked.kinds for kind in (Kind.DELETE, Kind.UPDATE, Kind.INSERT))
+        low, high = asked.from_us - POSTGRES_EPOCH_US, asked.to_us - POSTGRES_EPOCH_US
+        watched = [file in asked.files for file in rows.files]
+        committed: set[int] = set()
+        hits: list[tuple[int, int, int]] = []
+        for index in whole:
+            number, end = numbers[index], ends[index]
+            if not watched[number]:
+                continue
+            if bare.commits[end]:
+                committed.add(number)
+            elif not asked.aborted:
+                continue
+            inserted, updated, deleted = rows.inserted[index], rows.updated[index], rows.deleted[index]
+            meant = (deletes and deleted) or (updates and updated) or (inserts and inserted > 0)
+            if meant and low <= bare.times[end] <= high:
+                hits.append((inserted + updated + deleted, lsns[end], index))
+        self.touched.update(rows.files[number] for number in committed)
+        if len(hits) > asked.limit:
+            self.omitted += len(hits) - asked.limit
+            hits.sort()
+            del hits[: -asked.limit]
+        for count, lsn, index in hits:
+            end = ends[index]
+            time = CommitTime(bare.times[end] + POSTGRES_EPOCH_US)
+            done = bool(bare.commits[end])
+            one = Transaction(rows.xids[index], Lsn(lsn), time, done, rows.touch(index), ())
+            self._hits.append((count, lsn, one))
+
+    def _trim(self) -> None:
+        """Keep the hits with most rows."""
+        more = len(self._hits) - self.asked.limit
+        if more > 0:
+            self._hits.sort(key=lambda hit: hit[:2])
+            del self._hits[:more]
+            self.omitted += more
 
     def _marks(self, stretch: Touches) -> None:
         marks = sorted(stretch.next_xids, key=lambda mark: mark.lsn)
@@ -94,12 +145,20 @@ class Collector:
 
     def _count_older(self, stretch: Touches) -> None:
         """Count the commits in time that are older than the first mark of what was read."""
+        bare = stretch.bare
+        low, high = self.asked.from_us - POSTGRES_EPOCH_US, self.asked.to_us - POSTGRES_EPOCH_US
+        timely = (
+            xid
+            for xid, time, committed in zip(bare.xids, bare.times, bare.commits, strict=True)
+            if committed and low <= time <= high
+        )
+        ends = (one for one in stretch.ends if isinstance(one, Ended))
+        self._unmarked.extend(timely)
+        self._unmarked.extend(one.xid for one in ends if one.kind.is_commit and self._in_time(one))
         mark = self._first_mark
-        ends = [one for one in stretch.ends if isinstance(one, Ended)]
-        ends += stretch.bare.of({xid for xid in stretch.bare.xids if mark is None or precedes(xid, mark.xid)})
-        for one in ends:
-            older = mark is None or precedes(one.xid, mark.xid)
-            self.incomplete += older and one.kind.is_commit and self._in_time(one)
+        if mark is not None:
+            self._older += sum(precedes(xid, mark.xid) for xid in self._unmarked)
+            self._unmarked = array("I")
 
 
 def _changes(one: Transaction) -> bool:

@@ -4,20 +4,20 @@ Rules:
 - A transaction counts when its top-level commit does, with the subtransactions that the commit
   names. A prepared one counts when COMMIT PREPARED comes, however much later and on whichever server.
 - What had not ended when the server stopped never will, unless it is prepared.
-- What began before the first stretch is incomplete: `begin_before` says which, so that earlier WAL is
-  read until nothing is missing.
+- Most transactions of a busy table change its rows once and end soon: those stay in columns (`whole`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.relfile import RelFile
 from walarchiver.core.scan import EventKind
-from walarchiver.core.touch import Ended, Stopped, Touch, Touches
+from walarchiver.core.touch import NO_END, Ended, Stopped, Touch, Touches
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,35 @@ class Joiner:
     """What transactions did that have not ended yet."""
     prepared: set[int] = field(default_factory=set)
 
-    def add(self, stretch: Touches) -> Iterator[Transaction]:
-        """Every transaction that ends in `stretch` and did anything of interest, in WAL order."""
-        for xid, touch in stretch.touches.items():
-            if xid in self.open:
-                self.open[xid].add(touch)
+    def whole(self, stretch: Touches) -> Sequence[int]:
+        """Which of the row groups of `stretch` are all that a transaction did, which ended there without
+        subtransactions; the other groups are taken in. To be asked before `add`."""
+        rows = stretch.rows
+        if not rows.xids:
+            return ()
+        mixed = self.open.keys() | stretch.touches.keys() | self.prepared
+        if len(set(rows.xids)) < len(rows.xids):
+            mixed.update(xid for xid, count in Counter(rows.xids).items() if count > 1)
+        if any(isinstance(end, Stopped) for end in stretch.ends):
+            mixed.update(rows.xids)
+        found = []
+        for index, (xid, end) in enumerate(zip(rows.xids, rows.ends, strict=True)):
+            if end == NO_END or xid in mixed:
+                self._take(xid, rows.touch(index))
             else:
-                self.open[xid] = touch
+                found.append(index)
+        return found
+
+    def _take(self, xid: int, touch: Touch) -> None:
+        if xid in self.open:
+            self.open[xid].go_on(touch)
+        else:
+            self.open[xid] = touch
+
+    def add(self, stretch: Touches) -> Iterator[Transaction]:
+        """Every other transaction that ends in `stretch` and did anything of interest, in WAL order."""
+        for xid, touch in stretch.touches.items():
+            self._take(xid, touch)
         ends = [*stretch.ends, *stretch.bare.of(set(self.open))]
         for end in sorted(ends, key=lambda one: one.lsn):
             if isinstance(end, Stopped):
@@ -84,16 +106,3 @@ class Joiner:
         for xid, touch in list(self.open.items()):
             if touch.last < lsn and xid not in self.prepared:
                 del self.open[xid]
-
-
-def begin_before(stretch: Touches, next_xid: int) -> int | None:
-    """The oldest id that may have begun before a stretch at whose start `next_xid` was the next one.
-
-    None when nothing that ended in the stretch is that old.
-    """
-    oldest: int | None = None
-    named = [xid for end in stretch.ends if isinstance(end, Ended) for xid in (end.xid, *end.subxids)]
-    for xid in (*named, *stretch.bare.xids):
-        if xid >= 3 and precedes(xid, next_xid) and (oldest is None or precedes(xid, oldest)):
-            oldest = xid
-    return oldest

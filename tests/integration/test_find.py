@@ -17,7 +17,6 @@ from tests.integration.scene import Json, Scene, Scenes, instant
 from walarchiver.cli.findtext import Shown
 from walarchiver.cli.main import main
 from walarchiver.core.lsn import format_lsn
-from walarchiver.embedded.postgres import MIB
 
 MAKE = """
 CREATE TABLE erased(i int PRIMARY KEY, x text); CREATE TABLE dropped(i int PRIMARY KEY, x text);
@@ -92,7 +91,6 @@ def test_each_loss_is_told_apart_with_its_target(scenes: Scenes, monkeypatch: py
     assert [part["updated"] for part in one["parts"]] == [10, 10]
     assert found("quiet")["transactions"] == []
 
-    monkeypatch.setattr("restore.walsearch.STRETCH_BYTES", MIB)  # every segment a piece of its own
     question = Question(LOSSES, instant(start), instant(end), table="packed")
     side_by_side = find(archive, view, question, dsn=cluster.dsn(), workers=2)
     assert [one.transaction.xid for one in side_by_side.findings] == [gone]

@@ -18,6 +18,7 @@ from restore.core.findings import Kind, findings
 from restore.core.namesakes import namesakes, unlisted, unseen
 from restore.core.tables import Listed, tables_named
 from tests.core.evidence import SIZE, Line, read_wal, waldump
+from tests.core.twins import joined, walked_alike
 from tests.kit.postgres import QUICK, open_folder, seldom
 from tests.postgres.deeds import TABLES, Deeds, Doer
 from walarchiver.core.lsn import Lsn
@@ -109,7 +110,7 @@ def pieces(played: Played, watch: Watch, sizes: Sequence[int], first: int | None
         last = min(number + sizes[turn % len(sizes)] - 1, max(played.wal))
         stretch = walk_stretch(number, last, played.wal.get, segment_size=SIZE, watch=watch)
         assert stretch.ending in (Ending.WHOLE, Ending.ZERO), stretch.problem
-        yield stretch.found
+        yield from stretch.found
         if stretch.ending is Ending.ZERO:
             return
         number, turn = last + 1, turn + 1
@@ -269,8 +270,37 @@ def test_the_records_counted_are_those_that_pg_waldump_prints(played: Played) ->
             printed[line.xid, RelFile.parse(block[1]), kind] += count
     counted: Counter[tuple[int, RelFile, str]] = Counter()
     for found in pieces(played, Watch(files, {}), (3,)):
-        for xid, touch in found.touches.items():
+        for xid, touch in joined([found]).touches.items():
             for file, rows in touch.rows.items():
                 for kind in ("inserted", "updated", "deleted"):
                     counted[xid, file, kind] += getattr(rows, kind)
     assert +counted == printed != Counter()
+
+
+@pytest.mark.parametrize("table", [*TABLES, ""])
+def test_the_compiled_part_tells_what_the_plain_walk_tells(played: Played, table: str) -> None:
+    wanted = tables_named(played.lists, table or TABLES[0], None)
+    files = frozenset(file for one in wanted.tables for file in one.files) if table else frozenset()
+    watch = Watch(files, {wanted.database: wanted.catalog})
+    stretch, found = walked_alike(played.wal, watch)
+    assert stretch.ending in (Ending.WHOLE, Ending.ZERO), stretch.problem
+    assert len(found.ends) > STEPS // 2
+    for number, pages in played.wal.items():  # each alone, as they are sifted
+        walked_alike({number: pages}, watch)
+
+
+def test_damaged_and_cut_wal_is_told_alike(played: Played) -> None:
+    wanted = tables_named(played.lists, "keyed", None)
+    files = frozenset(file for one in wanted.tables for file in one.files)
+    watch = Watch(files, {wanted.database: wanted.catalog})
+    chance = random.Random(played.major)
+    endings = set()
+    for _turn in range(60):
+        number = chance.choice(sorted(played.wal))
+        content = bytearray(played.wal[number])
+        for _ in range(chance.choice((0, 1, 3))):
+            content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        cut = len(content) if chance.random() < 0.7 else chance.randrange(len(content))
+        stretch, _found = walked_alike({number: bytes(content[:cut])}, watch)
+        endings.add(stretch.ending)
+    assert {Ending.WHOLE, Ending.BAD, Ending.ZERO} <= endings

@@ -32,3 +32,39 @@ def skim(
     ]
     | None
 ): ...
+
+# sift: hop over the records that start in one segment, as `skim` does but without checksums; count the rows
+# of watched files and note bare commits and aborts, and list what else Python is to look at.
+#
+# actions: what to do with each kind, a table of 65536 bytes; files: 12 bytes each, rows are counted of the
+# first `counted`, records of the others are listed; compressed: bits of a compressed page image; at: offset
+# of a record's start, 0 for the first that starts; last: of the record before, -1 where that is not known.
+#
+# None when not one record was passed. Else (at, timeline, last, listed, groups, ends): `listed` holds
+# offsets (uint32); `groups` the columns xid, file (uint32), inserted, updated, deleted (int64), first, last
+# (uint64 LSNs) and end (uint32: index into ends, or 2**32 - 1), where a listed record of an id begins a new
+# group; `ends` the columns lsn (uint64), xid (uint32), time (int64) and committed (uint8). Releases the GIL.
+def sift(
+    data: Buffer,
+    base: int,
+    stop: int,
+    magic: int,
+    actions: bytes,
+    files: bytes,
+    counted: int,
+    compressed: int,
+    at: int,
+    last: int,
+    timeline: int,
+    /,
+) -> (
+    tuple[
+        int,
+        int,
+        int,
+        bytes,
+        tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes],
+        tuple[bytes, bytes, bytes, bytes],
+    ]
+    | None
+): ...

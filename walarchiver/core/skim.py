@@ -69,7 +69,7 @@ def skim(
         return None
     size = identity.segment_size
     base = segment.start(size)
-    reading = _Reading(pages, base, identity)
+    reading = Reading(pages, base, identity)
     tally = Tally(keep_events)
     at = last = timeline = records = first = first_prev = 0
     for low in range(0, size, SLICE_BYTES):
@@ -95,7 +95,7 @@ def skim(
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class Reading:
     """Records that are known to lie whole in one segment, by their offsets."""
 
     pages: Buffer

@@ -1,10 +1,11 @@
-"""Walk one stretch of WAL for what it does to watched files.
+"""Walk segments of WAL for what they do to watched files.
 
 Rules:
-- A segment whose bytes name no watched file is walked for the ends of transactions only: hopping
-  over a record costs a fraction of handing it out.
-- A file's name may be cut by a page header, so page borders are looked at too; and a record that
-  starts in one segment may name its file in the next.
+- Where the compiled part is there, it passes the plain stretch of a segment first (`sift.py`); the walk
+  begins again at the last record so passed and knows all that is unusual.
+- Without it, a segment whose bytes name no watched file is walked for the ends of transactions only:
+  hopping over a record costs a fraction of handing it out. A file's name may be cut by a page header, so
+  page borders are looked at too; and a record that starts in one segment may name its file in the next.
 - Checksums are not looked at: the bytes are those that were scanned and hashed when archived.
 """
 
@@ -17,11 +18,15 @@ from dataclasses import dataclass
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.scan import Ending
 from walarchiver.core.segment import SegmentBytes
+from walarchiver.core.sift import Sifted, sift
 from walarchiver.core.touch import Touches, Watch
-from walarchiver.core.touches import ENDS, ROWS, TRUNCATE_KINDS, Gatherer
-from walarchiver.core.walpage import LONG_HEADER_BYTES, PAGE_BYTES, SHORT_HEADER_BYTES
+from walarchiver.core.touches import ALWAYS, ROWS, Gatherer
+from walarchiver.core.walpage import LONG_HEADER_BYTES, PAGE_BYTES, SHORT_HEADER_BYTES, read_first_page
 from walarchiver.core.walreader import Buffer, CrcPolicy, Walk
 from walarchiver.errors import CorruptSegment
+
+PagesOf = Callable[[int], Buffer | None]
+"""The bytes of segment `number` on the path being walked; None when there is no such file."""
 
 _NAME_BYTES = 12
 _HEADERS_BYTES_MAX = PAGE_BYTES
@@ -32,7 +37,8 @@ _HEADERS_BYTES_MAX = PAGE_BYTES
 class Stretch:
     """What was found, and where and how it ended."""
 
-    found: Touches
+    found: tuple[Touches, ...]
+    """Piece after piece, in WAL order."""
     end: Lsn
     """Where the next record may start."""
     ending: Ending
@@ -42,7 +48,7 @@ class Stretch:
 def walk_stretch(
     first: int,
     last: int,
-    pages_of: Callable[[int], Buffer | None],
+    pages_of: PagesOf,
     *,
     segment_size: SegmentBytes,
     watch: Watch,
@@ -53,34 +59,74 @@ def walk_stretch(
     `start`: where a record starts in `first`; None: with the first that does. Never raises on
     damaged bytes: `ending` is BAD then, and ZERO or OPEN where the WAL ends too early.
     """
-    gatherer = Gatherer(watch)
-    pattern = _pattern(watch)
+    found: list[Touches] = []
     at = start
     for number in range(first, last + 1):
-        limit = Lsn((number + 1) * segment_size)
-        if at is not None and at >= limit:
+        if at is not None and at >= (number + 1) * segment_size:
             continue
-        named = pattern is not None and _names(pattern, number, pages_of)
-        walk = Walk(
-            _from(number, pages_of),
-            segment_size=segment_size,
-            start=at,
-            stop=limit,
-            crc=CrcPolicy.NONE,
-            wanted=ENDS | (ROWS if named else TRUNCATE_KINDS),
-        )
-        for record in walk:
-            try:
-                gatherer.add(record)
-            except CorruptSegment as error:
-                walk.refuse(error.message, record)
-        at = walk.end if walk.end is not None else limit
-        if walk.ending is not Ending.WHOLE:
-            return Stretch(gatherer.found, at, walk.ending, walk.problem)
-    return Stretch(gatherer.found, at or Lsn((last + 1) * segment_size), Ending.WHOLE, "")
+        pages = pages_of(number)
+        passed = None
+        if pages is not None:
+            passed = sift_segment(number, pages, segment_size=segment_size, watch=watch, start=at)
+        one = walk_on(number, pages_of, passed, segment_size=segment_size, watch=watch, start=at)
+        found += one.found
+        at = one.end
+        if one.ending is not Ending.WHOLE:
+            return Stretch(tuple(found), at, one.ending, one.problem)
+    return Stretch(tuple(found), at or Lsn((last + 1) * segment_size), Ending.WHOLE, "")
 
 
-def _from(number: int, pages_of: Callable[[int], Buffer | None]) -> Iterator[tuple[int, Buffer]]:
+def sift_segment(
+    number: int, pages: Buffer, *, segment_size: SegmentBytes, watch: Watch, start: Lsn | None = None
+) -> Sifted | None:
+    """What of a segment the compiled part can pass; None for nothing. Needs no other segment."""
+    try:
+        identity = read_first_page(pages, name="")
+    except CorruptSegment:
+        return None  # the walk will say so
+    if not identity.segment_size == segment_size == len(pages):
+        return None
+    return sift(pages, identity, Lsn(number * segment_size), watch, start)
+
+
+def walk_on(
+    number: int,
+    pages_of: PagesOf,
+    passed: Sifted | None,
+    *,
+    segment_size: SegmentBytes,
+    watch: Watch,
+    start: Lsn | None = None,
+) -> Stretch:
+    """A segment from where it was passed to its end, the last record with what follows of it."""
+    limit = Lsn((number + 1) * segment_size)
+    gatherer = Gatherer(watch)
+    if passed is None:
+        pattern = _pattern(watch)
+        rows = pattern is not None and _names(pattern, number, pages_of)
+    else:
+        rows = True
+    walk = Walk(
+        _from(number, pages_of),
+        segment_size=segment_size,
+        start=passed.last if passed else start,
+        stop=limit,
+        crc=CrcPolicy.NONE,
+        wanted=ALWAYS | ROWS if rows else ALWAYS,
+    )
+    for record in walk:
+        if passed is not None and record.start == passed.last:
+            continue
+        try:
+            gatherer.add(record)
+        except CorruptSegment as error:
+            walk.refuse(error.message, record)
+    end = walk.end if walk.end is not None else limit
+    found = (*(passed.found if passed else ()), gatherer.found)
+    return Stretch(found, end, walk.ending, walk.problem)
+
+
+def _from(number: int, pages_of: PagesOf) -> Iterator[tuple[int, Buffer]]:
     while (pages := pages_of(number)) is not None:
         yield number, pages
         number += 1
@@ -89,7 +135,7 @@ def _from(number: int, pages_of: Callable[[int], Buffer | None]) -> Iterator[tup
 def _pattern(watch: Watch) -> re.Pattern[bytes] | None:
     """Finds any watched file's name: by its common beginning first, which is quick."""
     groups: dict[bytes, list[bytes]] = {}
-    for needle in sorted(watch.needles()):
+    for needle in sorted(watch.named):
         groups.setdefault(needle[:8], []).append(needle[8:])
     if not groups:
         return None
@@ -100,7 +146,7 @@ def _pattern(watch: Watch) -> re.Pattern[bytes] | None:
     return re.compile(b"|".join(branches), re.DOTALL)
 
 
-def _names(pattern: re.Pattern[bytes], number: int, pages_of: Callable[[int], Buffer | None]) -> bool:
+def _names(pattern: re.Pattern[bytes], number: int, pages_of: PagesOf) -> bool:
     """Whether a record that starts in segment `number` may name a watched file."""
     pages = pages_of(number)
     if pages is None or pattern.search(pages):

@@ -86,26 +86,54 @@ class Touch:
     steps: list[CatalogStep] = field(default_factory=list)
     databases: list[DatabaseStep] = field(default_factory=list)
     copies: list[tuple[int, RelFile, int]] = field(default_factory=list)
-    """(LSN, file, rows): so many rows went into a file that is the transaction's own before the change of
-    pg_class at that LSN, and after the one before: a rewrite copies before it exchanges files."""
+    """(LSN, file, rows): so many rows went into a file before the id's change of pg_class at that LSN, and
+    after the one before: a rewrite copies before it exchanges files."""
+    fresh: dict[RelFile, int] = field(default_factory=dict)
+    """Rows that went into files since the id last changed pg_class."""
     truncated: set[tuple[int, int]] = field(default_factory=set)
     """(database, OID) of tables that a TRUNCATE names (wal_level=logical only)."""
     first: int = 0
     last: int = 0
     """LSNs of the first and the last of these records."""
 
-    def add(self, later: Touch) -> None:
-        """Take in what the same transaction did later, or one of its subtransactions."""
-        for file, rows in later.rows.items():
+    def insert(self, file: RelFile, rows: Rows, first: int, last: int) -> None:
+        """Take in the rows that records first..last changed, of which the pg_class knows nothing yet."""
+        self.rows.setdefault(file, Rows()).add(rows)
+        self.fresh[file] = self.fresh.get(file, 0) + rows.inserted
+        self.first = min(self.first, first) if self.last else first
+        self.last = max(self.last, last)
+
+    def step(self, step: CatalogStep) -> None:
+        """Take in a change of pg_class."""
+        self.steps.append(step)
+        self._copied(step.lsn)
+        self.fresh = {}
+
+    def _copied(self, lsn: int) -> None:
+        self.copies += [(lsn, file, count) for file, count in self.fresh.items() if count]
+
+    def go_on(self, later: Touch) -> None:
+        """Take in what the same id did later."""
+        if later.steps:
+            self._copied(later.steps[0].lsn)
+            self.fresh = dict(later.fresh)
+        else:
+            for file, count in later.fresh.items():
+                self.fresh[file] = self.fresh.get(file, 0) + count
+        self.add(later)
+
+    def add(self, other: Touch) -> None:
+        """Take in what another id of the same transaction did."""
+        for file, rows in other.rows.items():
             self.rows.setdefault(file, Rows()).add(rows)
-        self.created += later.created
-        self.emptied += later.emptied
-        self.steps += later.steps
-        self.databases += later.databases
-        self.copies += later.copies
-        self.truncated |= later.truncated
-        self.first = min(self.first, later.first) if self.last else later.first
-        self.last = max(self.last, later.last)
+        self.created += other.created
+        self.emptied += other.emptied
+        self.steps += other.steps
+        self.databases += other.databases
+        self.copies += other.copies
+        self.truncated |= other.truncated
+        self.first = min(self.first, other.first) if self.last else other.first
+        self.last = max(self.last, other.last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +199,51 @@ class BareEnds:
                 yield Ended(kind, Lsn(self.lsns[index]), xid, time)
 
 
+NO_END = 2**32 - 1
+
+
+@dataclass(slots=True)
+class RowGroups:
+    """Rows of one file that one id changed, for ids of which a stretch tells nothing else, in columns.
+
+    An id may have several groups, of several files or of one; together they are in WAL order by `firsts`.
+    """
+
+    files: tuple[RelFile, ...] = ()
+    """What `numbers` count from 0."""
+    xids: array[int] = field(default_factory=lambda: array("I"))
+    numbers: array[int] = field(default_factory=lambda: array("I"))
+    inserted: array[int] = field(default_factory=lambda: array("q"))
+    updated: array[int] = field(default_factory=lambda: array("q"))
+    deleted: array[int] = field(default_factory=lambda: array("q"))
+    firsts: array[int] = field(default_factory=lambda: array("Q"))
+    lasts: array[int] = field(default_factory=lambda: array("Q"))
+    ends: array[int] = field(default_factory=lambda: array("I"))
+    """Which of the stretch's `bare` ends is the id's, or NO_END."""
+
+    def file(self, index: int) -> RelFile:
+        return self.files[self.numbers[index]]
+
+    def rows(self, index: int) -> Rows:
+        return Rows(self.inserted[index], self.updated[index], self.deleted[index])
+
+    def touch(self, index: int) -> Touch:
+        """One group as what its id did."""
+        touch = Touch()
+        touch.insert(self.file(index), self.rows(index), self.firsts[index], self.lasts[index])
+        return touch
+
+    def without(self, xids: set[int]) -> RowGroups:
+        """The groups of all other ids."""
+        if xids.isdisjoint(self.xids):
+            return self
+        kept = [index for index, xid in enumerate(self.xids) if xid not in xids]
+        mine = (self.xids, self.numbers, self.inserted, self.updated, self.deleted)
+        columns = [array(one.typecode, [one[index] for index in kept]) for one in (*mine, self.firsts)]
+        more = [array(one.typecode, [one[index] for index in kept]) for one in (self.lasts, self.ends)]
+        return RowGroups(self.files, *columns, *more)
+
+
 @dataclass(slots=True)
 class Touches:
     """All that one stretch of WAL tells. `touches` by transaction id; `ends` in WAL order."""
@@ -182,6 +255,8 @@ class Touches:
     next_xids: list[NextXid] = field(default_factory=list)
     remapped: list[Lsn] = field(default_factory=list)
     """Where a watched database's pg_class, or a catalog like it, got a new file: rows moved with it."""
+    rows: RowGroups = field(default_factory=RowGroups)
+    """Of ids that are not in `touches`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +266,14 @@ class Watch:
     files: frozenset[RelFile]
     catalogs: Mapping[int, RelFile]
     """By database OID."""
+    named: Mapping[bytes, RelFile] = field(init=False, repr=False, compare=False)
+    """By the 12 bytes that stand for them in a record: table files, and behind them those of pg_class."""
 
-    def needles(self) -> frozenset[bytes]:
-        return frozenset(file.packed() for file in (*self.files, *self.catalogs.values()))
+    def __post_init__(self) -> None:
+        catalogs = sorted(self.catalogs.values())
+        tables = sorted(self.files.difference(catalogs))
+        object.__setattr__(self, "named", {file.packed(): file for file in (*tables, *catalogs)})
+
+    def counted(self) -> int:
+        """How many of `named` are table files and nothing else."""
+        return len(self.files.difference(self.catalogs.values()))

@@ -47,7 +47,9 @@ _SMGR_CREATE, _SMGR_TRUNCATE = 0x10, 0x20
 _RUNNING_XACTS = 0x10
 _CHECKPOINT_SHUTDOWN, _CHECKPOINT_ONLINE, _END_OF_RECOVERY = 0x00, 0x10, 0x90
 _DELETE_IS_SUPER, _DELETE_IS_PARTITION_MOVE = 0x08, 0x10
-_HAS_IMAGE = 0x10
+_HAS_IMAGE, _SAME_RELATION = 0x10, 0x80
+_IMAGE_HAS_HOLE = 0x01
+_IMAGE_COMPRESSED_14, _IMAGE_COMPRESSED = 0x02, 0x1C
 _ENDINGS = {
     0x00: EventKind.COMMIT,
     0x10: EventKind.PREPARE,
@@ -56,9 +58,8 @@ _ENDINGS = {
     0x40: EventKind.ABORT_PREPARED,
 }
 _HAS_INFO = 0x80
-_XINFO_DBINFO, _XINFO_SUBXACTS, _XINFO_FILES = 0x01, 0x02, 0x04
-_BARE_BYTES = 10
-"""Body of a commit or abort that tells its time only."""
+_XINFO_DBINFO, _XINFO_SUBXACTS, _XINFO_FILES, _XINFO_TWOPHASE = 0x01, 0x02, 0x04, 0x10
+_NOT_BARE = _XINFO_SUBXACTS | _XINFO_FILES | _XINFO_TWOPHASE
 
 
 def _kinds(rmid: int, operations: Iterable[int], mask: int) -> frozenset[int]:
@@ -66,22 +67,26 @@ def _kinds(rmid: int, operations: Iterable[int], mask: int) -> frozenset[int]:
     return frozenset(record_kind(rmid, info) for info in range(256) if info & mask in wanted)
 
 
-ENDS = (
+COMMITS, ABORTS = (_kinds(RM_TRANSACTION, (operation,), _OPERATION) for operation in (0x00, 0x20))
+INSERTS, DELETES, UPDATES, TRUNCATES = (
+    _kinds(RM_HEAP, operations, _OPERATION)
+    for operations in ((_INSERT,), (_DELETE,), (_UPDATE, _HOT_UPDATE), (_TRUNCATE,))
+)
+MULTI_INSERTS = _kinds(RM_HEAP2, (_MULTI_INSERT,), _OPERATION)
+
+ROWS = INSERTS | DELETES | UPDATES | MULTI_INSERTS
+"""The kinds of record that count only where they name a watched file."""
+
+ALWAYS = (
     _kinds(RM_TRANSACTION, _ENDINGS, _OPERATION)
     | _kinds(RM_STORAGE, (_SMGR_CREATE, _SMGR_TRUNCATE), 0xF0)
     | _kinds(RM_DATABASE, (0x00, 0x10, 0x20), 0xF0)
     | _kinds(RM_RELMAP, (0x00,), 0xF0)
     | _kinds(RM_STANDBY, (_RUNNING_XACTS,), 0xF0)
     | _kinds(RM_XLOG, (_CHECKPOINT_SHUTDOWN, _CHECKPOINT_ONLINE, _END_OF_RECOVERY), 0xF0)
+    | TRUNCATES
 )
-"""The kinds of record that count wherever they are."""
-
-ROWS = _kinds(RM_HEAP, (_INSERT, _DELETE, _UPDATE, _TRUNCATE, _HOT_UPDATE), _OPERATION) | _kinds(
-    RM_HEAP2, (_MULTI_INSERT,), _OPERATION
-)
-"""Those that count only where they name a watched file (and TRUNCATE, which names OIDs)."""
-
-TRUNCATE_KINDS = _kinds(RM_HEAP, (_TRUNCATE,), _OPERATION)
+"""Those that count wherever they are; a TRUNCATE names OIDs."""
 
 
 class Gatherer:
@@ -89,11 +94,8 @@ class Gatherer:
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
-        self._packed = {file.packed(): file for file in (*watch.files, *watch.catalogs.values())}
         self._catalogs = frozenset(watch.catalogs.values())
         self.found = Touches()
-        self._fresh: dict[int, dict[RelFile, int]] = {}
-        """Rows that an id put into each file since it last changed pg_class."""
 
     def add(self, record: WalRecord) -> None:
         """Take in one record. Raises CorruptSegment when it is not what it claims to be."""
@@ -123,6 +125,10 @@ class Gatherer:
                 f"record at {format_lsn(record.start)} is too short for what it claims to be"
             ) from error
 
+    def add_rows(self, xid: int, file: RelFile, rows: Rows, first: int, last: int) -> None:
+        """Take in rows of a watched file that records first..last of an id changed."""
+        self.found.touches.setdefault(xid, Touch()).insert(file, rows, first, last)
+
     def _touch(self, record: WalRecord) -> Touch:
         touch = self.found.touches.get(record.xid)
         if touch is None:
@@ -137,42 +143,25 @@ class Gatherer:
         if record.rmid == RM_HEAP and operation == _TRUNCATE:
             self._heap_truncate(record)
             return
-        body = record.body
-        if not body[1] & _HAS_IMAGE and body[0] == 0:  # the usual form, not worth taking apart
-            file = self._packed.get(body[4:16])
-            if file is None:
-                return
-        else:
-            blocks = record.parts().blocks
-            place = RelFile(blocks[0].tablespace, blocks[0].database, blocks[0].relation)
-            file = self._packed.get(place.packed())
-            if file is None:
-                return
+        file = self._watched_file(record)
+        if file is None:
+            return
         if file in self._catalogs:
             self._catalog(record, file, operation)
         if file in self._watch.files:
-            self._count(record, file, operation)
+            self.add_rows(record.xid, file, _rows(record, operation), record.start, record.start)
 
-    def _count(self, record: WalRecord, file: RelFile, operation: int) -> None:
-        rows = self._touch(record).rows.setdefault(file, Rows())
-        before = rows.inserted
-        if record.rmid == RM_HEAP2:
-            rows.inserted += int.from_bytes(record.main[2:4], "little")
-        elif operation == _INSERT:
-            rows.inserted += 1
-        elif operation == _DELETE:
-            flags = record.main[7]
-            if flags & _DELETE_IS_SUPER:
-                rows.inserted -= 1
-            elif flags & _DELETE_IS_PARTITION_MOVE:
-                rows.updated += 1
-            else:
-                rows.deleted += 1
-        else:
-            rows.updated += 1
-        if rows.inserted != before and file.database in self._watch.catalogs:
-            fresh = self._fresh.setdefault(record.xid, {})
-            fresh[file] = fresh.get(file, 0) + rows.inserted - before
+    def _watched_file(self, record: WalRecord) -> RelFile | None:
+        """The file of the record's first block, if it is watched."""
+        body = record.body
+        if body[0] == 0 and not body[1] & _SAME_RELATION:  # the usual form, not worth taking apart
+            at = 4
+            if body[1] & _HAS_IMAGE:
+                compressed = _IMAGE_COMPRESSED_14 if record.major < 15 else _IMAGE_COMPRESSED
+                at = 11 if body[8] & _IMAGE_HAS_HOLE and body[8] & compressed else 9
+            return self._watch.named.get(body[at : at + 12])
+        block = record.parts().blocks[0]
+        return self._watch.named.get(RelFile(block.tablespace, block.database, block.relation).packed())
 
     def _catalog(self, record: WalRecord, file: RelFile, operation: int) -> None:
         if record.rmid == RM_HEAP2:
@@ -192,10 +181,7 @@ class Gatherer:
             (after,) = struct.unpack_from("<H", main, 12)
             old, new = Slot(blocks[-1].block, before), Slot(blocks[0].block, after)
             op = RowOp.UPDATE
-        touch = self._touch(record)
-        touch.steps.append(CatalogStep(record.start, file.database, op, old, new, born))
-        for fresh, count in self._fresh.pop(record.xid, {}).items():
-            touch.copies.append((record.start, fresh, count))
+        self._touch(record).step(CatalogStep(record.start, file.database, op, old, new, born))
 
     def _heap_truncate(self, record: WalRecord) -> None:
         main = record.main
@@ -256,10 +242,13 @@ class Gatherer:
         kind = _ENDINGS.get(record.info & _OPERATION)
         if kind is None:
             return
-        if len(record.body) == _BARE_BYTES and kind in (EventKind.COMMIT, EventKind.ABORT):
-            (time,) = struct.unpack_from("<q", record.body, 2)
-            self.found.bare.add(record.start, record.xid, time, committed=kind is EventKind.COMMIT)
-            return
+        if kind in (EventKind.COMMIT, EventKind.ABORT):
+            main = record.main
+            xinfo = struct.unpack_from("<I", main, 8)[0] if record.info & _HAS_INFO else 0
+            if not xinfo & _NOT_BARE:
+                (time,) = struct.unpack_from("<q", main)
+                self.found.bare.add(record.start, record.xid, time, committed=kind is EventKind.COMMIT)
+                return
         event = decode(record)
         assert isinstance(event, Event)
         if kind is EventKind.PREPARE:
@@ -268,6 +257,21 @@ class Gatherer:
         subxids, dropped = _subxids_and_drops(record)
         mine = tuple(file for file in dropped if self._concerns(file))
         self.found.ends.append(Ended(kind, event.lsn, event.xid, event.time, subxids, mine))
+
+
+def _rows(record: WalRecord, operation: int) -> Rows:
+    """The rows that a record of a table's file changed."""
+    if record.rmid == RM_HEAP2:
+        (count,) = struct.unpack_from("<H", record.main, 2)
+        return Rows(inserted=count)
+    if operation == _INSERT:
+        return Rows(inserted=1)
+    if operation == _DELETE:
+        flags = record.main[7]
+        if flags & _DELETE_IS_SUPER:
+            return Rows(inserted=-1)
+        return Rows(updated=1) if flags & _DELETE_IS_PARTITION_MOVE else Rows(deleted=1)
+    return Rows(updated=1)
 
 
 def _subxids_and_drops(record: WalRecord) -> tuple[tuple[int, ...], tuple[RelFile, ...]]:
