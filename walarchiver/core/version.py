@@ -8,9 +8,10 @@ object metadata", "Working with delete markers", "ListObjectVersions"):
   newer. The version id never decides.
 - An entry begins when it came into being: for a multipart upload that is its completion, which a store may
   list under the time of its *initiation*. Where the completion is known it counts; else the entry is marked.
+  Completions are known by version id, so never for a `null` version: several had that id.
 - An entry is current from its begin until the earliest begin of any newer entry; the interval may be empty.
-- An entry that was removed for ever (gone) counts until it was; then the newest that had begun and is not gone
-  is current again. So an entry may be current in more than one interval; the later ones are `REINSTATED`.
+- An entry that was removed for ever (gone) counts until it was; then the newest that had begun and is not
+  gone is current again. So an entry may be current in several intervals; the later ones are `REINSTATED`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntFlag, StrEnum
+from heapq import heappop, heappush
 from typing import NewType
 
 StoreMs = NewType("StoreMs", int)
@@ -126,25 +128,70 @@ def place(
     *,
     completions: Mapping[str, StoreMs] | None = None,
     multipart_time: MultipartTime = MultipartTime.UNKNOWN,
+    gone: Sequence[StoreMs | None] | None = None,
 ) -> tuple[Placed, ...]:
     """The history of one key, newest first, from its entries in the server's order.
 
-    `completions`: when multipart uploads ended, by version id, where events told of it.
+    `completions`: when multipart uploads ended, by version id, where events told of it. `gone`: for each of
+    `listed`, when it had been removed for ever; such entries stand where the server listed them last.
+
+    Every entry is placed once from its begin on, if only with an empty interval; its later intervals come
+    before that one, as `REINSTATED`.
     """
     assert all(entry.key == listed[0].key for entry in listed), "entries of one key"
     known = completions or {}
-    ordered = sorted(enumerate(listed), key=lambda item: (-item[1].modified, item[0]))
-    conflict = any(entry.is_latest for _, entry in ordered[1:])
+    order = sorted(range(len(listed)), key=lambda at: -listed[at].modified)  # stable
+    ordered = [listed[at] for at in order]
+    ends = [gone[at] for at in order] if gone is not None else None
+    begun = [_begin(entry, known, multipart_time) for entry in ordered]
+    if _is_order_conflict(ordered, ends):
+        begun = [(begin, traits | Trait.ORDER_CONFLICT) for begin, traits in begun]
+    ties = _ties(ordered)
     placed: list[Placed] = []
-    until = FOREVER
-    ties = _ties([entry for _, entry in ordered])
-    for (_, entry), tie in zip(ordered, ties, strict=True):
-        begin, traits = _begin(entry, known, multipart_time)
-        if conflict:
-            traits |= Trait.ORDER_CONFLICT
+    if ends is None or not any(end is not None for end in ends):
+        until = FOREVER
+        for entry, (begin, traits), tie in zip(ordered, begun, ties, strict=True):
+            placed.append(Placed(entry, begin, max(begin, until), tie, traits))
+            until = min(until, begin)
+        return tuple(placed)
+    spans = _spans([begin for begin, _ in begun], ends)
+    for entry, (begin, traits), tie, own in zip(ordered, begun, ties, spans, strict=True):
+        later = own[1:] if own and own[0][0] == begin else own
+        for since, until in reversed(later):
+            placed.append(Placed(entry, since, until, tie, traits | Trait.REINSTATED))
+        until = own[0][1] if len(later) < len(own) else begin
         placed.append(Placed(entry, begin, until, tie, traits))
-        until = min(until, begin)
     return tuple(placed)
+
+
+def _spans(begins: Sequence[StoreMs], ends: Sequence[StoreMs | None]) -> list[list[tuple[StoreMs, StoreMs]]]:
+    """When each entry, newest first, was current: a sweep over the instants at which something changed."""
+    spans: list[list[tuple[StoreMs, StoreMs]]] = [[] for _ in begins]
+    until = [FOREVER if end is None else end for end in ends]
+    waiting = sorted((at for at in range(len(begins)) if begins[at] < until[at]), key=lambda at: -begins[at])
+    instants = sorted({*begins, *(end for end in ends if end is not None)})
+    there: list[int] = []
+    """A heap of those that had begun; who is gone leaves when it comes to the top."""
+    now: int | None = None
+    since = FOREVER
+    for instant in instants:
+        while waiting and begins[waiting[-1]] <= instant:
+            heappush(there, waiting.pop())
+        while there and until[there[0]] <= instant:
+            heappop(there)
+        top = there[0] if there else None
+        if top != now:
+            if now is not None:
+                spans[now].append((since, instant))
+            now, since = top, instant
+    if now is not None:
+        spans[now].append((since, FOREVER))
+    return spans
+
+
+def _is_order_conflict(ordered: Sequence[Entry], ends: Sequence[StoreMs | None] | None) -> bool:
+    there = ordered if ends is None else [e for e, end in zip(ordered, ends, strict=True) if end is None]
+    return any(entry.is_latest for entry in there[1:])
 
 
 def _begin(
@@ -155,7 +202,7 @@ def _begin(
         return entry.modified, traits
     traits |= Trait.MULTIPART
     completed = completions.get(entry.version_id)
-    if completed is not None:
+    if completed is not None and not traits & Trait.NULL:
         return max(entry.modified, completed), traits
     if multipart_time is not MultipartTime.COMPLETION:
         traits |= Trait.UNKNOWN_BEGIN
