@@ -13,8 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from restore.core.estimate import Part
 from restore.core.plan import Plan
 from restore.fetcher import Fetcher
+from restore.rates import note_span
 from restore.workplace import Workplace, find_plan
 from walarchiver.api import Api, ApiLimits, serve_api
 from walarchiver.assembly import Archive, Host, open_archive
@@ -22,6 +24,7 @@ from walarchiver.errors import FetchInDoubt, NotAWalFile, Refused, WrongCluster
 from walarchiver.listening import Peer, PeerRule
 from walarchiver.log import get_log
 from walarchiver.metrics import Metrics
+from walarchiver.ports import Clock
 
 log = get_log("plan")
 
@@ -32,7 +35,7 @@ FETCH_THREADS = 2
 class PlanHandlers:
     """api.Handlers for one plan."""
 
-    def __init__(self, plan: Plan, place: Workplace, archive: Archive) -> None:
+    def __init__(self, plan: Plan, place: Workplace, archive: Archive, clock: Clock) -> None:
         """Raises WrongCluster when the plan was made for another repository or cluster."""
         if (str(plan.system), plan.repository) != (archive.system, archive.repository.repo):
             raise WrongCluster(
@@ -41,6 +44,7 @@ class PlanHandlers:
             )
         self.plan_value = plan
         self._place = place
+        self._clock = clock
         self._pool = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
         self._fetcher = Fetcher(
             repository=archive.repository,
@@ -50,6 +54,8 @@ class PlanHandlers:
             spool=place.spool,
         )
         self.fetched = 0
+        self.fetched_bytes = 0
+        self._fetching_s = 0.0
 
     async def push(self, _cluster: str | None, _path: str, _peer: Peer, /) -> None:
         raise Refused(
@@ -68,8 +74,11 @@ class PlanHandlers:
         if destination.parent.resolve() != folder.resolve():
             raise NotAWalFile(f"{path} does not lie in {folder}")
         loop = asyncio.get_running_loop()
+        began_s = self._clock.monotonic_s()
         size = await loop.run_in_executor(self._pool, self._fetcher.fetch, name, destination)
         self.fetched += 1
+        self.fetched_bytes += size
+        self._fetching_s += self._clock.monotonic_s() - began_s
         log.info("fetched", plan=self.plan_value.id, file=name, bytes=size)
 
     async def status(self) -> Mapping[str, object]:
@@ -77,6 +86,13 @@ class PlanHandlers:
 
     async def horizon(self, _cluster: str | None, /) -> Mapping[str, object]:
         return await self.status()
+
+    def note_rates(self, state: Path, *, recovery_s: float | None = None) -> None:
+        """Keep how fast WAL was fetched and, in the rest of a whole recovery's time, replayed."""
+        note_span(state, self._clock, Part.WAL_FETCH, self.fetched_bytes, self._fetching_s)
+        if recovery_s is not None:
+            replaying_s = recovery_s - self._fetching_s
+            note_span(state, self._clock, Part.REPLAY, self.fetched_bytes, replaying_s)
 
     def not_ready(self) -> str | None:
         return None
@@ -91,7 +107,7 @@ async def plan_served(
     host: Host, plan: Plan, place: Workplace, archive: Archive
 ) -> AsyncIterator[PlanHandlers]:
     """Serve the plan from entry to exit."""
-    handlers = PlanHandlers(plan, place, archive)
+    handlers = PlanHandlers(plan, place, archive, host.clock)
     api = Api(
         handlers,
         metrics=Metrics("plan"),
@@ -114,6 +130,7 @@ async def serve_plan(host: Host, reference: str) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with plan_served(host, plan, place, archive):
+    async with plan_served(host, plan, place, archive) as handlers:
         log.info("serving plan", plan=plan.id, socket=place.socket)
         await stop.wait()
+    handlers.note_rates(host.settings.server.state)

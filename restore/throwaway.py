@@ -19,11 +19,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from restore.core.estimate import Part
 from restore.core.model import Decision
 from restore.core.plan import Plan
 from restore.diskspace import check_room
 from restore.instance import Instance, Reached
 from restore.planserver import PlanHandlers, plan_served
+from restore.rates import note_span
 from restore.restoring import Progress, judge, place_files
 from restore.workplace import Workplace
 from walarchiver.assembly import Archive, Host
@@ -140,6 +142,8 @@ def throwaway(order: Order, *, check_space: bool, needed: int) -> Iterator[Throw
     """
     if check_space:
         check_room({order.place.target: needed})
+    clock = order.host.clock
+    began_s = clock.monotonic_s()
     place_files(
         order.archive,
         order.plan,
@@ -151,6 +155,8 @@ def throwaway(order: Order, *, check_space: bool, needed: int) -> Iterator[Throw
         check_space=False,
         progress=_unpacked(order),
     )
+    raw = sum(one.raw for one in order.archive.catalog.backups() if one.backup == order.plan.backup)
+    note_span(order.host.settings.server.state, clock, Part.FILES, raw, clock.monotonic_s() - began_s)
     instance = _instance(order)
     try:
         try:
@@ -181,6 +187,8 @@ def _instance(order: Order) -> Instance:
 
 async def _recover(order: Order, instance: Instance) -> Throwaway:
     """Serve the plan, start, watch, judge."""
+    clock = order.host.clock
+    began_s = clock.monotonic_s()
     async with plan_served(order.host, order.plan, order.place, order.archive) as handlers:
         starting = asyncio.create_task(asyncio.to_thread(instance.start))
         watching: asyncio.Task[Reached] | None = None
@@ -195,6 +203,8 @@ async def _recover(order: Order, instance: Instance) -> Throwaway:
                 await asyncio.gather(watching, return_exceptions=True)
             raise
         judge(order.plan, watching.result(), instance)
+        state = order.host.settings.server.state
+        handlers.note_rates(state, recovery_s=clock.monotonic_s() - began_s)
         return Throwaway(order, instance, watching.result(), handlers.fetched)
 
 

@@ -6,6 +6,7 @@ as PostgreSQL prints them, instants RFC 3339 UTC, segments by file name, null fo
 
 from __future__ import annotations
 
+from restore.core.estimate import Estimate, estimate_document
 from restore.core.model import Decision, View
 from restore.core.planfile import Json, event_to_json
 from restore.core.recoveryconf import Settings
@@ -24,6 +25,7 @@ def plan_document(
     settings: Settings = (),
     keys: tuple[str, ...] = (),
     plan_id: str | None = None,
+    duration: Estimate | None = None,
 ) -> dict[str, Json]:
     """The document of a decision. `settings`, `keys` and `plan_id` are those of its plan, if any."""
     size = view.segment_size
@@ -68,6 +70,7 @@ def plan_document(
             "commits": None if decision.stop is None else decision.undone_commits,
             "object_versions": None,
         },
+        "duration": estimate_document(duration),
         "bucket": None,
         "keys": list(keys),
     }

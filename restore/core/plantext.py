@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import textwrap
 
+from restore.core.estimate import Estimate, estimate_text
 from restore.core.model import Decision, Verdict, View
 from restore.core.recoveryconf import Settings, quote_setting
 from restore.core.when import Understood
@@ -37,12 +38,14 @@ def plan_text(
     requested: Understood,
     settings: Settings = (),
     plan_id: str | None = None,
+    duration: Estimate | None = None,
 ) -> str:
     """The whole answer, ended by a line feed."""
     lines = [_HEADLINES[decision.verdict], *_wrapped("", decision.reason), ""]
     lines += _wrapped("asked", requested.text)
     if decision.stop is not None:
         lines += _reachable(decision, view, plan_id)
+        lines += [] if duration is None else _wrapped("duration", estimate_text(duration))
     else:
         lines += _refused(decision, view)
     for change in view.superseded_on(decision.path, decision.wal):

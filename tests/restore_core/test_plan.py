@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from restore.core.estimate import Measured, Part, estimate
 from restore.core.model import AtLatest, AtLsn, AtName, AtTime, Decision, Target
 from restore.core.plan import Plan, make_plan
 from restore.core.plandocument import plan_document
@@ -86,9 +87,13 @@ def test_the_answer_reads_as_the_golden_files_say(case: str, golden: Golden) -> 
     keys = () if decision.stop is None else ("00112233445566ff",)
     plan_id = None if decision.stop is None else "p-1"
     asked = understood(target)
-    golden(f"{case}.txt", plan_text(decision, world.view(), requested=asked, settings=conf, plan_id=plan_id))
+    duration = estimate(decision, {Part.FILES: Measured(bytes=3_000_000, us=2_000_000, at=T0)})
+    text = plan_text(
+        decision, world.view(), requested=asked, settings=conf, plan_id=plan_id, duration=duration
+    )
+    golden(f"{case}.txt", text)
     document = plan_document(
-        decision, world.view(), requested=asked, settings=conf, keys=keys, plan_id=plan_id
+        decision, world.view(), requested=asked, settings=conf, keys=keys, plan_id=plan_id, duration=duration
     )
     golden(f"{case}.json", json.dumps(document, indent=2) + "\n")
 

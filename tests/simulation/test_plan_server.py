@@ -43,9 +43,8 @@ def handlers(scene: Scene, place: Workplace, wanted: Plan | None = None) -> Plan
     archive = Archive(scene.process.catalog.clusters()[0], scene.process.repository, scene.process.ledger)
     from dataclasses import replace
 
-    return PlanHandlers(
-        replace(TO_2, repository=scene.world.new.repo) if wanted is None else wanted, place, archive
-    )
+    wanted = replace(TO_2, repository=scene.world.new.repo) if wanted is None else wanted
+    return PlanHandlers(wanted, place, archive, scene.world.clock)
 
 
 @pytest.fixture

@@ -12,11 +12,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from restore.core.estimate import Estimate, estimate
 from restore.core.model import Decision, View
 from restore.core.plan import Plan, make_plan
 from restore.core.recoveryconf import recovery_settings
 from restore.core.when import Understood, describe_target, parse_when
 from restore.planning import Question, ask, view_of
+from restore.rates import read_rates
 from restore.workplace import Workplace
 from walarchiver.assembly import Archive, Host, open_archive
 from walarchiver.cli.context import Context
@@ -48,6 +50,8 @@ class Answer:
     view: View
     understood: Understood
     decision: Decision
+    duration: Estimate | None
+    """How long carrying it out may take."""
 
     @property
     def requested(self) -> str:
@@ -80,7 +84,8 @@ def answer(context: Context, host: Host, args: argparse.Namespace) -> Answer:
         Question(understood.target, args.timeline),
         progress=progress,
     )
-    return Answer(archive, view, understood, decision)
+    duration = estimate(decision, read_rates(host.settings.server.state))
+    return Answer(archive, view, understood, decision, duration)
 
 
 def plan_of(host: Host, found: Answer, place: Workplace | None, hook: Path) -> Plan:

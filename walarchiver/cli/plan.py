@@ -62,9 +62,20 @@ def show(context: Context, host: Host, found: Answer) -> int:
         return refusal.exit_status
     plan = plan_of(host, found, None, Path("walarchiver-hook"))
     context.result(
-        plan_text(found.decision, found.view, requested=found.understood, settings=plan.settings),
+        plan_text(
+            found.decision,
+            found.view,
+            requested=found.understood,
+            settings=plan.settings,
+            duration=found.duration,
+        ),
         plan_document(
-            found.decision, found.view, requested=found.understood, settings=plan.settings, keys=plan.keys
+            found.decision,
+            found.view,
+            requested=found.understood,
+            settings=plan.settings,
+            keys=plan.keys,
+            duration=found.duration,
         ),
     )
     return 0

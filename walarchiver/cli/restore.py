@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from restore.core.estimate import Part
 from restore.core.plan import Plan
 from restore.core.plandocument import plan_document
 from restore.core.plantext import plan_text
 from restore.instance import Instance, check_work_dir, find_programs
 from restore.planserver import plan_served
+from restore.rates import note_span
 from restore.restoring import Progress, judge, place_files
 from restore.unpack import check_unused
 from restore.workplace import Workplace, note_plan
@@ -141,6 +143,7 @@ def run(context: Context, args: argparse.Namespace) -> int:
 def _place(job: _Job, tablespaces: dict[int, Path]) -> None:
     """Make the target directory, and let `serve --plan ID` find the plan."""
     found, host = job.found, job.host
+    began_s = host.clock.monotonic_s()
     place_files(
         found.archive,
         job.plan,
@@ -152,12 +155,22 @@ def _place(job: _Job, tablespaces: dict[int, Path]) -> None:
         check_space=not job.args.no_space_check,
         progress=_progress(job.context, host),
     )
-    note_plan(job.plan, job.place, host.settings.server.state)
+    backup = found.decision.backup
+    assert backup is not None, "only reachable decisions are carried out"
+    state, spent_s = host.settings.server.state, host.clock.monotonic_s() - began_s
+    note_span(state, host.clock, Part.FILES, backup.raw, spent_s)
+    note_plan(job.plan, job.place, state)
 
 
 def _show_plan(context: Context, found: Answer, plan: Plan) -> None:
     context.result(
-        plan_text(found.decision, found.view, requested=found.understood, settings=plan.settings),
+        plan_text(
+            found.decision,
+            found.view,
+            requested=found.understood,
+            settings=plan.settings,
+            duration=found.duration,
+        ),
         plan_document(
             found.decision,
             found.view,
@@ -165,6 +178,7 @@ def _show_plan(context: Context, found: Answer, plan: Plan) -> None:
             settings=plan.settings,
             keys=plan.keys,
             plan_id=plan.id,
+            duration=found.duration,
         ),
     )
 
@@ -241,6 +255,7 @@ async def _run_to_target(job: _Job, placed_s: float) -> int:
         job.plan.major, bin_dir=job.args.bin_dir, search=(find_system_bin, find_postgres_bin)
     )
     instance = Instance(bin_dir, job.place.target, job.place.instance)
+    began_s = job.host.clock.monotonic_s()
 
     def replaying(state: RecoveryState) -> None:
         if state.replay_lsn is not None:
@@ -262,17 +277,17 @@ async def _run_to_target(job: _Job, placed_s: float) -> int:
             await asyncio.gather(starting, return_exceptions=True)  # a thread: interrupted, it goes on
             await asyncio.to_thread(instance.stop)
             raise
-        fetched = handlers.fetched
+        recovered_s = job.host.clock.monotonic_s() - began_s
+        handlers.note_rates(job.host.settings.server.state, recovery_s=recovered_s)
     instance.detach()
     total_s = job.host.clock.monotonic_s() - job.began_s
-    stop = job.plan.stop
+    stop, commit = job.plan.stop, job.plan.stop.last_commit
     timeline = reached.history.timeline if reached.history else stop.timeline
-    commit = stop.last_commit
     text = [
         f"restored: PostgreSQL {job.plan.major} runs in {job.place.target}, recovered to exactly "
         f"{'after' if stop.inclusive else 'before'} {format_lsn(stop.lsn)}, promoted to timeline {timeline}",
         f"asked: {job.found.understood.text}",
-        f"took {total_s:.1f} s ({placed_s:.1f} s for the files, {fetched} WAL files fetched)",
+        f"took {total_s:.1f} s ({placed_s:.1f} s for the files, {handlers.fetched} WAL files fetched)",
         f'look: psql "{instance.dsn(user=job.args.user)}"',
         f"stop: {pg_ctl_line(bin_dir, job.place, _owner_name(job), 'stop')}",
         *outside_lines(job.place),
@@ -290,7 +305,7 @@ async def _run_to_target(job: _Job, placed_s: float) -> int:
             "stop_lsn": format_lsn(stop.lsn),
             "last_commit_xid": None if commit is None else commit.xid,
             "seconds": {"files": round(placed_s, 3), "total": round(total_s, 3)},
-            "wal_files_fetched": fetched,
+            "wal_files_fetched": handlers.fetched,
         },
     )
     return 0
