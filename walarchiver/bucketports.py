@@ -10,7 +10,12 @@ Rules for a bucket (one suite in tests/contracts runs against every implementati
 Rules for an index (one property-tested suite against a naive model):
 - It is a cache: everything but `gone` rows and completion times comes again from a listing, and those travel
   into the repository as deltas.
-- `ingest` is atomic and idempotent; a range that is not complete is never ingested.
+- `ingest` is idempotent, and reads the listing to its end before it changes anything: one that fails on the way
+  changes nothing. It is then written in bounded steps, each of whole keys; a crash leaves some of them done.
+- Of each key listings count in the order they were asked for; an older one than the last that counted is
+  passed over. So an event's listing of one key may overtake that of the whole bucket.
+- `observe` of a `scan` tells that a listing of everything was taken over; before it, after very much was
+  taken over, questions may be slow.
 """
 
 from __future__ import annotations
@@ -261,7 +266,8 @@ class VersionIndex(Protocol):
     def ingest(self, keys: KeyRange, entries: Iterable[Entry], *, asked: StoreMs) -> Ingested:
         """Take over a complete listing of a key range, in the server's order.
 
-        Rows in the range that are not listed become `gone`, unless first seen after `asked`.
+        Rows in the range that are not listed become `gone`, unless a listing of their key counted that was
+        asked for after `asked`. Raises StoreMisbehaves for a key outside of the range.
         """
         ...
 
