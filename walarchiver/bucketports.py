@@ -10,8 +10,8 @@ Rules for a bucket (one suite in tests/contracts runs against every implementati
 Rules for an index (one property-tested suite against a naive model):
 - It is a cache: everything but `gone` rows and completion times comes again from a listing, and those travel
   into the repository as deltas.
-- `ingest` is idempotent, and reads the listing to its end before it changes anything: one that fails on the way
-  changes nothing. It is then written in bounded steps, each of whole keys; a crash leaves some of them done.
+- `ingest` is idempotent, and reads the listing to its end before it changes anything: one that fails on the
+  way changes nothing. It is then written in bounded steps, each of whole keys; a crash leaves some done.
 - Of each key listings count in the order they were asked for; an older one than the last that counted is
   passed over. So an event's listing of one key may overtake that of the whole bucket.
 - `observe` of a `scan` tells that a listing of everything was taken over; before it, after very much was
