@@ -78,6 +78,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "botocore": ("walarchiver.storage",),
     "psycopg": ("walarchiver.postgres",),
     "aiohttp": ("walarchiver.api",),
+    "duckdb": ("walarchiver.evidence",),
     "prometheus_client": ("walarchiver.metrics",),
     "time": ("walarchiver.clock",),
     "random": ("walarchiver.clock",),

@@ -307,6 +307,10 @@ class VersionIndex(Protocol):
         """These keys are durable in the repository as they were at change number `changes_before`."""
         ...
 
+    def unship_all(self) -> None:
+        """Every key is as if it had never been shipped: the repository is to hold all of it anew."""
+        ...
+
     @property
     def changes(self) -> int:
         """Counts changes; grows only."""

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from walarchiver.catalogbucket import BucketRows
 from walarchiver.catalogentries import EntryRows
 from walarchiver.catalogfile import PROJECTED_TABLES, open_catalog_file, translated
 from walarchiver.catalogsamples import SampleRows
@@ -54,7 +55,7 @@ from walarchiver.projecting import history_of, index_scan, origin_of, parsed_row
 _SQLITE_INTEGERS = 2**63
 
 
-class Catalog(EntryRows, SampleRows):
+class Catalog(EntryRows, SampleRows, BucketRows):
     """The projection of one ledger. Thread-safe; several processes may share one file."""
 
     def __init__(self, path: Path | None, warn: Callable[[str], None] = lambda _line: None) -> None:

@@ -19,7 +19,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from walarchiver.catalog import Catalog
-from walarchiver.core.objectname import base_part_key, epoch_key_name, history_key, label_key, wal_key
+from walarchiver.core.objectname import (
+    base_part_key,
+    bucket_index_key,
+    bucket_journal_key,
+    epoch_key_name,
+    history_key,
+    label_key,
+    pin_key,
+    wal_key,
+)
 from walarchiver.core.segment import (
     BackupHistoryFile,
     HistoryFile,
@@ -41,6 +50,8 @@ from walarchiver.ports import Clock, ObjectStore, Random, Recipient
 EPOCH_OBJECTS_MAX = 100_000
 EPOCH_SECONDS_MAX = 86_400.0
 OID_BYTES = 8
+NO_TIMELINE = 1
+"""What the header of a body says that belongs to no timeline (docs/format.md, section 3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +223,40 @@ class Depositor:
         key = base_part_key(self._system, backup, part, self._oid())
         return self._seal(
             key, kind="base", name=backup, timeline=timeline, part=part, parts=None, raw=raw, plain=plain
+        )
+
+    def seal_index_piece(
+        self, *, bucket: str, generation: str, n: int, raw: int, plain: Iterable[bytes]
+    ) -> Deposit:
+        """Seal one piece of a bucket's version index."""
+        key = bucket_index_key(bucket, generation, n, self._oid())
+        return self._seal_numbered(key, "bindex", f"{bucket}/{generation}", n, raw=raw, plain=plain)
+
+    def seal_journal_piece(
+        self, *, bucket: str, journal: str, n: int, raw: int, plain: Iterable[bytes]
+    ) -> Deposit:
+        """Seal one piece of what a restore did to a bucket."""
+        key = bucket_journal_key(bucket, journal, n, self._oid())
+        return self._seal_numbered(key, "bjournal", f"{bucket}/{journal}", n, raw=raw, plain=plain)
+
+    def seal_pin_part(self, *, pin: str, timeline: int, n: int, raw: int, plain: Iterable[bytes]) -> Deposit:
+        """Seal one part of the versions that a pin keeps."""
+        key = pin_key(self._system, pin, n, self._oid())
+        return self._seal_numbered(key, "pin", pin, n, raw=raw, plain=plain, timeline=timeline)
+
+    def _seal_numbered(
+        self,
+        key: str,
+        kind: str,
+        name: str,
+        part: int,
+        *,
+        raw: int,
+        plain: Iterable[bytes],
+        timeline: int = NO_TIMELINE,
+    ) -> Deposit:
+        return self._seal(
+            key, kind=kind, name=name, timeline=timeline, part=part, parts=None, raw=raw, plain=plain
         )
 
     def _seal(

@@ -25,6 +25,8 @@ from walarchiver.errors import MalformedObject, NotAWalFile
 from walarchiver.format.codec import record_from_json
 from walarchiver.format.records import (
     BackupRecord,
+    BucketIndexRecord,
+    BucketJournalRecord,
     ClusterRecord,
     EpochRecord,
     GapRecord,
@@ -32,8 +34,10 @@ from walarchiver.format.records import (
     KeyringRecord,
     LabelRecord,
     PartRecord,
+    PinRecord,
     Record,
     SupersedeRecord,
+    TieRecord,
     WalRecord,
 )
 from walarchiver.format.scans import ScanRecord, segment_scan
@@ -95,6 +99,14 @@ def record_name(record: Record) -> str:
             return str(n)
         case GapRecord(first=first):
             return first
+        case TieRecord(bucket=bucket):
+            return bucket
+        case BucketIndexRecord(bucket=bucket, generation=generation):
+            return f"{bucket}/{generation}"
+        case PinRecord(pin=pin):
+            return pin
+        case BucketJournalRecord(journal=journal):
+            return journal
         case _:
             return ""
 

@@ -111,6 +111,10 @@ class NaiveIndex:
             if self._pending.get(key, changes_before + 1) <= changes_before:
                 del self._pending[key]
 
+    def unship_all(self) -> None:
+        self._changes += 1
+        self._pending = dict.fromkeys(self._rows, self._changes)
+
     @property
     def changes(self) -> int:
         return self._changes

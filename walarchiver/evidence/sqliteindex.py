@@ -226,6 +226,14 @@ class SqliteIndex:
         with self._file.writing() as db:
             db.executemany("DELETE FROM pending WHERE key=? AND change<=?", marked)
 
+    def unship_all(self) -> None:
+        with self._file.writing() as db:
+            db.execute("UPDATE counter SET value=value+1 WHERE name='changes'")
+            db.execute(
+                "INSERT OR REPLACE INTO pending"
+                " SELECT DISTINCT key, (SELECT value FROM counter WHERE name='changes') FROM version"
+            )
+
     @property
     def changes(self) -> int:
         with self._file.reading() as db:

@@ -1,0 +1,185 @@
+"""Compares what a database refers to with the versions of its bucket, as of one moment.
+
+Rules:
+- References stream: neither they nor the bucket's keys are held in memory. What is held is what somebody must
+  act on: findings that are no plain match, up to `LISTED_MAX` of them; beyond that only their number.
+- Bytes are read where a listing cannot tell and it matters: with `deep` always, else only for keys of which
+  more than one version lies within the guard interval.
+- Orphans are counted by walking the state of the moment beside the sorted references.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+
+from restore.bodyproof import BodyProof
+from restore.core.references import (
+    Finding,
+    Guard,
+    Reference,
+    Standing,
+    Tally,
+    fit_by_listing,
+    resolve,
+)
+from restore.referencekeys import ReferenceKeys
+from walarchiver.bucketports import EvidenceBucket, VersionIndex
+from walarchiver.core.version import EntryKind, Row, StoreMs
+from walarchiver.postgres.references import ReferenceRow
+
+LISTED_MAX = 100_000
+ORPHANS_LISTED_MAX = 1000
+_BATCH = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What was found."""
+
+    moment: StoreMs
+    tally: Tally
+    findings: tuple[Finding, ...]
+    """All that are no plain match, in the query's order, up to LISTED_MAX."""
+    listed_all: bool
+    orphans: tuple[str, ...]
+    """The first of them, by key."""
+    orphan_bytes: int
+    keyless: int
+    """Rows of the query without a key."""
+    read_objects: int
+    read_bytes: int
+
+    @property
+    def consistent(self) -> bool:
+        return self.tally.consistent
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What is compared, and how carefully."""
+
+    index: VersionIndex
+    bucket: EvidenceBucket
+    moment: StoreMs
+    guard: Guard
+    deep: bool = False
+    workers: int = 4
+    progress: Callable[[int], None] = lambda _references: None
+
+
+def references_of(rows: Iterable[ReferenceRow]) -> Iterator[Reference | None]:
+    """The references in a query's answer; None for a row without a key."""
+    for row in rows:
+        if row.key is None:
+            yield None
+        else:
+            yield Reference(row.key, row.version_id, row.sha256, row.etag, row.size)
+
+
+def compare(asked: Compared, references: Iterable[Reference | None], *, orphans: bool = True) -> Comparison:
+    """Look up every reference. Raises what the index, the bucket and the query raise."""
+    found = _Found()
+    proof = BodyProof(asked.bucket)
+    keys = ReferenceKeys()
+    lookup = _Lookup(asked, proof)
+    try:
+        with ThreadPoolExecutor(asked.workers, thread_name_prefix="references") as pool:
+            for batch in _batches(references):
+                named = [each for each in batch if each is not None]
+                found.keyless += len(batch) - len(named)
+                keys.add(each.key for each in named)
+                for finding in pool.map(lookup.find, named):
+                    found.take(finding)
+                asked.progress(found.total)
+        first, count, size = _orphans(asked, keys) if orphans else ((), None, 0)
+    finally:
+        keys.close()
+    return Comparison(
+        moment=asked.moment,
+        tally=Tally(dict(found.standings), found.unproven, count),
+        findings=tuple(found.listed),
+        listed_all=found.unlisted == 0,
+        orphans=first,
+        orphan_bytes=size,
+        keyless=found.keyless,
+        read_objects=proof.read_objects,
+        read_bytes=proof.read_bytes,
+    )
+
+
+def _batches(references: Iterable[Reference | None]) -> Iterator[list[Reference | None]]:
+    source = iter(references)
+    while batch := list(islice(source, _BATCH)):
+        yield batch
+
+
+@dataclass(slots=True)
+class _Found:
+    standings: Counter[Standing] = field(default_factory=Counter)
+    listed: list[Finding] = field(default_factory=list)
+    unlisted: int = 0
+    unproven: int = 0
+    keyless: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.standings.total()
+
+    def take(self, finding: Finding) -> None:
+        self.standings[finding.standing] += 1
+        if finding.row is not None and not finding.proven:
+            self.unproven += 1
+        if finding.standing is Standing.MATCH:
+            return
+        if len(self.listed) < LISTED_MAX:
+            self.listed.append(finding)
+        else:
+            self.unlisted += 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Lookup:
+    asked: Compared
+    proof: BodyProof
+
+    def find(self, reference: Reference) -> Finding:
+        asked = self.asked
+        history = asked.index.history(reference.key)
+        reads = asked.deep or self._contested(history)
+        fits = self.proof.fits if reads else fit_by_listing
+        return resolve(reference, history, asked.moment, asked.guard, fits=fits)
+
+    def _contested(self, history: tuple[Row, ...]) -> bool:
+        """Whether more than one version was current within the guard interval."""
+        low, high = (
+            self.asked.moment - self.asked.guard.before_ms,
+            self.asked.moment + self.asked.guard.after_ms,
+        )
+        near = [
+            row
+            for row in history
+            if row.entry.kind is EntryKind.VERSION and row.placed.begin <= high and row.placed.until > low
+        ]
+        return len(near) > 1
+
+
+def _orphans(asked: Compared, keys: ReferenceKeys) -> tuple[tuple[str, ...], int, int]:
+    """The first keys of the moment that nothing refers to, their number, and their bytes."""
+    listed: list[str] = []
+    count = size = 0
+    wanted = iter(keys)
+    want = next(wanted, None)
+    for row in asked.index.as_of(asked.moment, prefix=asked.bucket.prefix):
+        while want is not None and want < row.entry.key:
+            want = next(wanted, None)
+        if want == row.entry.key or row.is_gone:
+            continue
+        count += 1
+        size += row.entry.size
+        if len(listed) < ORPHANS_LISTED_MAX:
+            listed.append(row.entry.key)
+    return tuple(listed), count, size
