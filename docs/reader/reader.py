@@ -4,7 +4,7 @@
 
 REPOSITORY: a plain copy, objects as files named by their keys. KEY: a custodian's key file. Backups come as
 parts. Needs Python 3.11, cryptography 50, zstandard, blake3, and shapes.txt: how everything must look."""
-import base64, hashlib, io, json, pathlib, re, sys
+import base64, hashlib, itertools, json, pathlib, re, sys
 import blake3, zstandard
 from cryptography.hazmat.primitives import hashes, hpke, keywrap
 from cryptography.hazmat.primitives.asymmetric import ed25519, mlkem, x25519
@@ -21,9 +21,8 @@ def tagged(kind, data): return b"walarchiver/1/" + kind.encode() + b"\0" + data
 def key_id(kind, public): return sha(tagged(kind, bytes.fromhex(public)))[:16]
 def spelled(value): return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 def parsed(raw, shape="any"):  # section 1: canonical JSON
-    need(spelled(json.loads(raw)) == raw, "JSON is not in its canonical spelling")
-    shapes = [SHAPES[name] for name in ("tokens", "any", shape)]
-    need(all(re.fullmatch(each, raw.decode()) for each in shapes), f"this is no {shape}")
+    fits = all(re.fullmatch(SHAPES[each], raw.decode()) for each in ("tokens", "any", shape))
+    need(fits and spelled(json.loads(raw)) == raw, f"this is no {shape} in its canonical spelling")
     return json.loads(raw)
 def verify(kind, raw, public):  # section 1: signed text; raises unless this key signed it
     signature = re.fullmatch(rb"\n([0-9a-f]{128})\n", raw[-130:])[1].decode()
@@ -70,27 +69,21 @@ def chain(raws, place, rings):  # section 5: the valid entries, alarms, and what
     behind = [f"ALARM entry {due['seq']} is missing before {max(raws)}"] if len(raws) > due["seq"] else []
     return entries, alarms + behind, due
 def inflated(frame, size):  # section 3: the bytes in just one zstd frame
-    facts, plain = zstandard.get_frame_parameters(frame), b""
-    reader = zstandard.ZstdDecompressor().decompressobj()
+    facts = zstandard.get_frame_parameters(frame)
     need(frame[:4] == b"\x28\xb5\x2f\xfd" and facts.has_checksum and not facts.dict_id, "kind of frame")
     need(facts.window_size <= 8 << 20 and facts.content_size == size <= 64 << 20, "window or length")
-    for at in range(0, len(frame), 1024):  # in small steps, so that nothing grows far over `size`
-        plain += reader.decompress(frame[at : at + 1024]) if len(plain) <= size else b""
-    need(reader.eof and not reader.unused_data and len(plain) == size, "the frame is cut off, or has a tail")
-    return plain
+    return zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)  # never over `size`
 def rolled(frame, first, place, block=4096):  # section 5: {number: entry} of a roll-up
-    content = io.BytesIO(inflated(frame, zstandard.frame_content_size(frame)))
-    head = parsed(content.readline(1 << 16)[:-1], "rollup")
-    entries = {first + n: content.read(length) for n, length in enumerate(head["lengths"])}
-    need((place | {"first": first}).items() <= head.items() and len(entries) == block, "another roll-up")
-    need([len(raw) for raw in entries.values()] == head["lengths"] and not content.read(), "lengths")
-    return entries
+    raw, _, content = inflated(frame, zstandard.frame_content_size(frame)).partition(b"\n")
+    head, ends = parsed(raw, "rollup"), [0, *itertools.accumulate(parsed(raw, "rollup")["lengths"])]
+    need((place | {"first": first}).items() <= head.items() and len(raw) < 1 << 16, "another roll-up")
+    need((len(ends), ends[-1]) == (block + 1, len(content)), "lengths")
+    return {first + n: content[ends[n] : ends[n + 1]] for n in range(block)}
 def key_file(text):  # section 4: (repository, root, type, secret)
     lines = [line.rstrip() + "\n" for line in text.split("\n") if line.strip() and line[0] != "#"]
     found = re.fullmatch(SHAPES["keyfile"], "".join(lines))
     need(found and found[5] == sha("".join(lines[:-1]).encode())[:16], "no key file, or damaged")
-    root = base64.b32decode(found[2].upper() + "=" * 6)[:32]
-    return found[1], root.hex(), found[3], bytes.fromhex(found[4])
+    return found[1], base64.b32decode(found[2] + "=" * 6, True)[:32].hex(), found[3], bytes.fromhex(found[4])
 def custodian(kind, secret):  # section 4: this key's id, and what unwraps (body, info) with it
     if kind == "master-key":
         def wrapping(info): return HKDF(hashes.SHA256(), 32, None, tagged(kind, info)).derive(secret)
@@ -104,14 +97,13 @@ def custodian(kind, secret):  # section 4: this key's id, and what unwraps (body
     return key_id(kind, public.hex()), lambda body, info: suite.decrypt(body, private, info=info)
 def epoch_key(raw, place, rings, me, unwrap):  # section 4: the key in a key object
     wrap = parsed(raw[:-130], "epoch")
-    need(place.items() <= wrap.items(), "key object of another place")
-    need(wrap["rev"] or wrap["by"] == wrap["writer"], "revision 0 is not its writer's")
+    need(place.items() <= wrap.items() and (wrap["rev"] or wrap["by"] == wrap["writer"]), "place, or signer")
     role = "admin" if wrap["rev"] else "writer"
     held = [roles(ring, wrap["by"], wrap["system"]) for ring in rings.values()]
     verify("epoch", raw, next(each[role] for each in held if role in each))
     bodies = {to["recipient"]: to["body"] for to in wrap["stanzas"]}
     need(me in bodies, f"epoch {wrap['epoch']} is wrapped to {[*bodies]}, this key is {me}")
-    info = {"recipient": me, **{name: wrap[name] for name in ("epoch", "repo", "system", "writer")}}
+    info = {"recipient": me} | {name: wrap[name] for name in ("epoch", "repo", "system", "writer")}
     key = unwrap(bytes.fromhex(bodies[me]), spelled(info))
     need(sha(tagged("epoch-check", key)) == wrap["check"], "another key than the epoch's")
     return key
@@ -167,23 +159,22 @@ def main(folder, key, out=None, only=""):
             if whole != (b["parts"], b["parts_sha256"]): alarms.append(f"ALARM {b['backup']} lacks parts")
         print(f"cluster {cluster.name}: {len(entries)} valid entries, head {due['prev']}", *alarms, sep="\n")
         print(*(spelled(record).decode() for record in records), sep="\n")
+        stored = {sha(path.read_bytes()): path.read_bytes() for path in cluster.glob("keys/*.json")}
         recorded = {(r["epoch"], r.get("rev", 0)): r["sha256"] for r in records[::-1] if r["kind"] == "epoch"}
+        newest = {epoch: rev for epoch, rev in sorted(recorded) if recorded[epoch, rev] in stored}
         def key_of(epoch):  # of the highest revision that is stored as recorded
-            for path in sorted(cluster.glob(f"keys/{epoch}.{4 * '[0-9]'}.json"), reverse=True):
-                at = {"epoch": epoch, "rev": int(path.name[17:21])}
-                if sha(path.read_bytes()) == recorded.get((epoch, at["rev"])):
-                    return epoch_key(path.read_bytes(), place | at, rings, *custodian(*mine))
-            raise ValueError(f"no key object of epoch {epoch} is as recorded")
+            at = place | {"epoch": epoch, "rev": newest[epoch]}
+            return epoch_key(stored[recorded[epoch, newest[epoch]]], at, rings, *custodian(*mine))
         for name, (digest, things) in files(records).items() if out else ():
             if not name.startswith(only): continue
             need(re.fullmatch(r"[0-9A-Za-z-]+(\.[0-9A-Za-z]+)*(/[0-9a-z.]+)?", name), f"{name!r} is no name")
-            stored = [(folder / thing["key"]).read_bytes() for thing, _ in things]
-            need([sha(raw) for raw in stored] == [thing["stored_sha256"] for thing, _ in things], "damaged")
-            plain = [unsealed(raw, head | place, key_of) for raw, (_, head) in zip(stored, things)]
-            need(blake3.blake3(b"".join(plain)).hexdigest() == digest, f"{name} has another digest")
+            raws = [(folder / thing["key"]).read_bytes() for thing, _ in things]
+            need([sha(raw) for raw in raws] == [thing["stored_sha256"] for thing, _ in things], "damaged")
+            plain = b"".join(unsealed(raw, head | place, key_of) for raw, (_, head) in zip(raws, things))
+            need(blake3.blake3(plain).hexdigest() == digest, f"{name} has another digest")
             target = pathlib.Path(out, cluster.name, name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("xb") as file: file.write(b"".join(plain))
+            with target.open("xb") as file: file.write(plain)
 if __name__ == "__main__":
     try: main(*sys.argv[1:])
     except Exception as why: sys.exit(f"refused: {why!r}")

@@ -67,7 +67,7 @@ PARTS = {
         1800,
         BY_FILE,
     ),
-    "wheel": Part(("tests/nightly/test_wheel.py",), 600),
+    "wheel": Part(("tests/nightly/test_wheel.py", "tests/nightly/test_coverage.py"), 600),
     "order": Part(("tests",), 2700, (*BY_FILE, "--no-loadscope-reorder"), NEW_YORK),
 }
 """Seconds are limits on two cores, not what the parts usually take."""
