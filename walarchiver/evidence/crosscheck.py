@@ -55,12 +55,10 @@ def current_of(history: tuple[Entry, ...]) -> Current | None:
 def disagreeing(histories: Mapping[str, tuple[Entry, ...]], current: Iterable[Current]) -> list[str]:
     """The keys for which the two listings do not say the same."""
     by_entries = {
-        key: found for key, history in histories.items() if (found := current_of(history)) is not None
+        key: latest for key, history in histories.items() if (latest := current_of(history)) is not None
     }
     found = [key for key, history in histories.items() if not any(entry.is_latest for entry in history)]
-    for one in current:
-        if by_entries.pop(one.key, None) != one:
-            found.append(one.key)
+    found += [one.key for one in current if by_entries.pop(one.key, None) != one]
     return sorted({*found, *by_entries})
 
 

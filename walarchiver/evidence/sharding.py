@@ -4,11 +4,14 @@ Rules:
 - Order is that of UTF-8 bytes, which is Python's order of texts.
 - A key has at most 1024 bytes (S3 API), so behind every key that begins with a prefix stands the prefix with
   256 times the last code point; and right behind a key stands the key with a zero byte.
+- Some servers walk their folders instead: `a/x` comes before `a-1` there (SeaweedFS 4.48), although it is
+  behind it in bytes. Both of their listings lose `a/x` when asked for what is behind `a-1`. So a range begins
+  behind a key only where no such folder exists: `hiding_folders` names the ones to look for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from walarchiver.bucketports import KeyRange
 
@@ -26,8 +29,13 @@ def below(prefix: str) -> KeyRange:
     return KeyRange() if prefix == "" else KeyRange(prefix, prefix + _FILL)
 
 
-def tiles(whole: KeyRange, folders: Iterable[str]) -> tuple[KeyRange, ...]:
-    """`whole` as consecutive ranges: what lies below each folder, and what lies between folders."""
+def tiles(whole: KeyRange, folders: Sequence[str], *, folders_max: int) -> tuple[KeyRange, ...]:
+    """`whole` as consecutive ranges: what lies below each folder, and what lies between folders.
+
+    Of more folders than `folders_max`, several go into one range.
+    """
+    if len(folders) > folders_max:
+        return _groups(whole, folders, folders_max)
     found: list[KeyRange] = []
     first = whole.first
     for folder in sorted(set(folders)):
@@ -43,6 +51,27 @@ def tiles(whole: KeyRange, folders: Iterable[str]) -> tuple[KeyRange, ...]:
     if whole.last is None or first <= whole.last:
         found.append(KeyRange(first, whole.last))
     return tuple(found)
+
+
+def _groups(whole: KeyRange, folders: Sequence[str], groups: int) -> tuple[KeyRange, ...]:
+    known = frozenset(folders)
+    found: list[KeyRange] = []
+    first, size = whole.first, -(-len(folders) // groups)
+    for count, folder in enumerate(sorted(known)):
+        if count % size or folder <= first or not known.isdisjoint(hiding_folders(folder, "")):
+            continue
+        if whole.last is not None and folder >= whole.last:
+            break
+        found.append(KeyRange(first, folder))
+        first = behind(folder)
+    return (*found, KeyRange(first, whole.last))
+
+
+def hiding_folders(key: str, prefix: str) -> tuple[str, ...]:
+    """Folders whose keys, if there are any, some servers do not show behind `key`."""
+    return tuple(
+        key[:at] + "/" for at in range(max(len(prefix), 1), len(key)) if key[at] < "/" and key[at - 1] != "/"
+    )
 
 
 def runs(keys: Iterable[str], *, most: int) -> Iterator[tuple[str, ...]]:

@@ -36,6 +36,8 @@ class BucketCalls:
         self.location = location
         self.options = options
         self.clock = clock
+        self.unsorted = False
+        """Whether ListObjectsV2 was seen out of the order of bytes."""
         self._closing = threading.Event()
         self._retrier = Retrier(options.retry, clock, random, self._closing.wait, options.notice)
         self._slots = threading.BoundedSemaphore(options.pool_size)

@@ -6,8 +6,9 @@ Rules:
 - Only `IsTruncated` ends a listing; a page without entries does not.
 - The range is asked for by the longest prefix that its keys share, and a marker right before its first key;
   what the server says outside of it is passed over, and behind its last key it is not asked any more.
-- Not every server lists *current* objects in the order of bytes (SeaweedFS 4.48: that of its folders); so
-  that listing is read to the end of the prefix unless it has kept the order so far.
+- Not every server lists *current* objects in the order of bytes (SeaweedFS 4.48 walks its folders: `a/x`
+  comes before `a-1`). So that listing ends early only where no such order could still bring a key of the
+  range, and not at all once this server was seen out of order.
 """
 
 from __future__ import annotations
@@ -56,20 +57,19 @@ def current_objects(calls: BucketCalls, keys: KeyRange, page_entries: int) -> It
     request = _request(calls, prefix, page_entries)
     if before:
         request["StartAfter"] = before
-    last, sorted_so_far, seen_tokens = "", True, set[str]()
+    last, token = "", None
     while True:
         page = _page(calls, "ListObjectsV2", request)
         for found in page.contents:
-            sorted_so_far = sorted_so_far and found.key > last
+            calls.unsorted = calls.unsorted or found.key <= last
             last = found.key
             if found.key in keys:
                 yield found
-        if not page.truncated or (sorted_so_far and keys.last is not None and last > keys.last):
+        if not page.truncated or (not calls.unsorted and _is_behind(last, keys, len(prefix))):
             return
-        token = page.next_token
-        if token is None or token in seen_tokens:
+        if page.next_token is None or page.next_token == token:
             raise StoreMisbehaves(f"{calls.location.url} promises more keys but not where")
-        seen_tokens = {token}
+        token = page.next_token
         request["ContinuationToken"] = token
 
 
@@ -102,7 +102,15 @@ def _asked_for(calls: BucketCalls, keys: KeyRange) -> tuple[str, str] | None:
         if keys.first > own and not keys.first.startswith(own):
             return None  # behind everything that begins with our prefix
         shared = own
-    return shared, _marker_before(keys.first) if keys.first > shared else ""
+    before = _marker_before(keys.first) if keys.first > shared else ""
+    return shared, before if before.startswith(shared) else ""
+
+
+def _is_behind(key: str, keys: KeyRange, prefix: int) -> bool:
+    """Whether nothing of the range can follow, be it in the order of bytes or of folders."""
+    if keys.last is None or key <= keys.last:
+        return False
+    return "/" not in key[prefix : len(_shared(key, keys.last)) + 1]
 
 
 def _shared(one: str, other: str) -> str:
@@ -118,8 +126,12 @@ def _shared(one: str, other: str) -> str:
 def _marker_before(first: str) -> str:
     """A name as near before `first` as can be: a listing behind it begins with `first`.
 
-    What lies between is passed over. Names with control characters are not used as markers.
+    What lies between is passed over. Names with control characters are not used as markers; nor, for a
+    folder, `folder` and a sign below `/`, behind which SeaweedFS 4.48 passes over the folder itself.
     """
+    first = first.rstrip("/")
+    if not first:
+        return ""
     code = ord(first[-1])
     if code <= 0x21:
         return first[:-1]
