@@ -10,7 +10,7 @@ Rules (the port's are in walarchiver/bucketports.py):
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
 from walarchiver.bucketports import (
@@ -148,7 +148,7 @@ class S3EvidenceBucket(EvidenceBucket):
 
     def tags(self, key: str, version_id: str) -> Mapping[str, str]:
         request = self._calls.request(key, version_id)
-        reply = self._calls.asked(
+        reply = self._of_version(
             f"ask for tags of {key}", lambda: self._calls.client.get_object_tagging(**request)
         )
         found = reply.get("TagSet")
@@ -157,7 +157,7 @@ class S3EvidenceBucket(EvidenceBucket):
     def read(self, key: str, version_id: str) -> Iterator[bytes]:
         where = f"read {key} in {self.url}"
         request = self._calls.request(key, version_id)
-        reply = self._calls.asked(f"read {key}", lambda: self._calls.client.get_object(**request))
+        reply = self._of_version(f"read {key}", lambda: self._calls.client.get_object(**request))
         announced, body = reply.get("ContentLength"), cast("Body", reply["Body"])
         read = 0
         try:
@@ -224,6 +224,22 @@ class S3EvidenceBucket(EvidenceBucket):
         self._calls.close()
 
     # --- parts ---------------------------------------------------------------------------------
+
+    def _of_version(self, what: str, ask: Callable[[], Reply]) -> Reply:
+        """An answer about one version. Raises VersionUnreadable when there is none."""
+
+        def asked() -> Reply:
+            try:
+                return ask()
+            except LIBRARY_ERRORS as failure:
+                if is_absent(failure, by_version=True):
+                    raise VersionUnreadable(
+                        f"{what} in {self.url}: the version does not exist (any more)",
+                        hint="Was it removed since it was listed? Plan again.",
+                    ) from failure
+                raise
+
+        return self._calls.asked(what, asked)
 
     def _asked_for_versioning(self) -> Reply:
         return self._calls.asked(

@@ -148,6 +148,7 @@ _CHANGED = frozenset(
         (412, "PreconditionFailed"),
         (409, "ConditionalRequestConflict"),
         (404, "NoSuchKey"),
+        (404, "NoSuchVersion"),  # what was to be copied
         (404, "NoSuchUpload"),  # completed by a try whose answer did not come, or aborted by somebody
     }
 )
