@@ -10,6 +10,7 @@ pytest_plugins = [
         "tests.kit.s3",
         "tests.kit.postgres",
         "tests.kit.models3.fixtures",
+        "tests.kit.evidence",
         "tests.kit.stepclock",
     )
     if find_spec(name) is not None

@@ -1,4 +1,4 @@
-"""The model's clock: it stands still until it is told to move.
+"""The model's clock: it stands still until it is told to move, unless it was made to run.
 
 Rules:
 - Milliseconds since 1970 UTC. It may be set back: servers' clocks are.
@@ -6,6 +6,7 @@ Rules:
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -42,10 +43,19 @@ def next_midnight(ms: int) -> int:
 
 
 class ModelClock:
-    """See the module."""
+    """See the module. A `running` one goes on by itself from where it was set."""
 
-    def __init__(self, start: str = "2026-03-02T10:00:00Z") -> None:
+    def __init__(self, start: str = "2026-03-02T10:00:00Z", *, running: bool = False) -> None:
+        self.running = running
         self.now_ms = at(start)
+
+    @property
+    def now_ms(self) -> int:
+        return self._set_ms + (round((time.monotonic() - self._set_at_s) * 1000) if self.running else 0)
+
+    @now_ms.setter
+    def now_ms(self, ms: int) -> None:
+        self._set_ms, self._set_at_s = ms, time.monotonic()
 
     def step(self, *, seconds: float = 0, hours: float = 0, days: float = 0) -> int:
         """Move on (or back) and return the new time."""

@@ -46,6 +46,8 @@ class ModelOptions:
     ignores_conditions: bool = False
     """As some servers do: If-Match and If-None-Match of writes mean nothing."""
     start: str = "2026-03-02T10:00:00Z"
+    running: bool = False
+    """Whether the clock goes on by itself, for clients that compare it with their own."""
 
 
 class ModelS3:
@@ -53,7 +55,7 @@ class ModelS3:
 
     def __init__(self, options: ModelOptions | None = None) -> None:
         self.given = options or ModelOptions()
-        self.clock = ModelClock(self.given.start)
+        self.clock = ModelClock(self.given.start, running=self.given.running)
         self.feed = Feed()
         self.state = State(
             self.clock,
@@ -103,7 +105,7 @@ class ModelS3:
         self._loop.run_forever()
 
     async def _listen(self) -> int:
-        server = web.Server(self._handle)
+        server = web.Server(self._handle, auto_decompress=False)
         self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
