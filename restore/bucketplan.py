@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ from restore.core.bucketlines import (
     parse_action,
     parse_end,
     parse_header,
+    store_time,
 )
 from restore.core.bucketstate import (
     BLOCKING,
@@ -51,11 +53,13 @@ from restore.core.bucketstate import (
 from restore.core.buckettotals import Tally
 from restore.inparallel import answered
 from walarchiver.bucketports import EvidenceBucket, LifecycleRule, VersionIndex, Versioning
-from walarchiver.core.version import FOREVER, EntryKind, Row, StoreMs
-from walarchiver.errors import BucketNotVersioned, MalformedObject
+from walarchiver.core.version import EntryKind, Row, StoreMs
+from walarchiver.errors import BucketIndexStale, BucketNotVersioned, MalformedObject
 
-NOW = StoreMs(FOREVER - 1)
-"""The state that the newest listing shows."""
+NOW = StoreMs(64_060_588_800_000)
+"""The year 4000: the state that the newest listing shows, whatever the store's clock says."""
+FRESH_MS = 6 * 3600 * 1000
+"""No plan is made from a listing that began longer ago: a bucket of 10^8 versions takes hours to list."""
 LINE_BYTES_MAX = 1024 * 1024
 
 
@@ -119,12 +123,9 @@ def make_plan(
 ) -> BucketPlan:
     """Write the plan to `path`, which must not exist. Without `wants`: the state at the header's moment.
 
-    Raises BucketNotVersioned, Store…, OSError.
+    Raises BucketNotVersioned, BucketIndexStale, Store…, OSError.
     """
-    if ground.target.versioning() is not Versioning.ENABLED:
-        raise BucketNotVersioned(
-            f"versioning of {ground.target.url} is not enabled: nothing is written there"
-        )
+    _check(ground, header)
     planner = _Planner(ground, header)
     if wants is None:
         wants = planner.wants()
@@ -153,6 +154,37 @@ def make_plan(
     os.link(unfinished, path)  # fails when there is one
     unfinished.unlink()
     return BucketPlan(path, header, end)
+
+
+def listed_at(index: VersionIndex, prefix: str) -> StoreMs | None:
+    """When the newest complete listing of everything below `prefix` was asked for; None: there is none."""
+    newest = None
+    for seen in index.observations():
+        if seen.kind == "scan" and prefix.startswith(str(json.loads(seen.value)["prefix"])):
+            newest = seen.at if newest is None else max(newest, seen.at)
+    return newest
+
+
+def _check(ground: Ground, header: PlanHeader) -> None:
+    if ground.target.versioning() is not Versioning.ENABLED:
+        raise BucketNotVersioned(
+            f"versioning of {ground.target.url} is not enabled: nothing is written there"
+        )
+    now = ground.target.date()
+    _check_listing(ground.states, header.states, header.prefix, header.moment, header.moment)
+    _check_listing(ground.origins, header.source, header.prefix, now, StoreMs(now - FRESH_MS))
+    target_prefix = header.to_prefix + header.prefix
+    _check_listing(ground.targets, header.target, target_prefix, now, StoreMs(now - FRESH_MS))
+
+
+def _check_listing(index: VersionIndex, url: str, prefix: str, moment: StoreMs, after: StoreMs) -> None:
+    listed = listed_at(index, prefix)
+    if listed is None:
+        raise BucketIndexStale(f"{url} was never listed to its end below {prefix!r}")
+    if listed < after:
+        raise BucketIndexStale(
+            f"{url} was listed at {store_time(listed)}, which says too little of {store_time(moment)}"
+        )
 
 
 def _has_line(action: Action) -> bool:

@@ -22,8 +22,8 @@ from restore.core.bucketstate import BLOCKING, Flag, Holding, Loss, Origin, Want
 from walarchiver.bucketports import Expected, LifecycleRule, VersionDetail
 from walarchiver.core.version import Entry, EntryKind, StoreMs
 
-COPY_BYTES_MAX = 5 * 1024**3
-"""One CopyObject takes no more (S3 API, "CopyObject")."""
+COPY_BYTES_MAX = 5_000_000_000
+"""One CopyObject takes no more than 5 GB (S3 API, "CopyObject"), here of 10**9 bytes."""
 ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes that are read only after RestoreObject (S3 User Guide, "Restoring an archived object")."""
 CUSTOMER_KEY = "customer"
