@@ -73,16 +73,20 @@ class _Opened:
 
 
 @dataclass(slots=True)
-class _Checked:
-    """Writes into a mapping for as long as somebody wants it, and not behind its end."""
+class _Sink:
+    """Takes a segment's bytes for as long as somebody wants them, and none behind its end."""
 
-    pages: mmap.mmap
+    pages: memoryview
     stop: threading.Event
+    at: int = 0
 
     def write(self, chunk: bytes) -> int:
         if self.stop.is_set():
             raise _Stopped
-        return self.pages.write(chunk[: len(self.pages) - self.pages.tell()])
+        end = min(self.at + len(chunk), len(self.pages))
+        self.pages[self.at : end] = chunk[: end - self.at]
+        self.at = end
+        return len(chunk)
 
 
 class Ahead(AbstractContextManager["Ahead"]):
@@ -94,6 +98,7 @@ class Ahead(AbstractContextManager["Ahead"]):
         self._until = until
         self._ready: dict[int, Future[_Opened]] = {}
         self._orders: queue.SimpleQueue[tuple[FileRecord, int, Future[_Opened]] | None] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         self._stop = threading.Event()
         threads = max(1, workers) * FETCHES_PER_WORKER
         self.room = max(3, min(threads + 2, HELD_BYTES_MAX // source.segment_size))
@@ -143,7 +148,9 @@ class Ahead(AbstractContextManager["Ahead"]):
     def forget(self, number: int) -> None:
         """Let go of the segments up to `number`."""
         for each in [one for one in self._ready if one <= number]:
-            del self._ready[each]
+            pages = self._ready.pop(each).result().pages
+            if len(pages) <= LARGE_BYTES:
+                self._free.put(pages)  # new memory costs as much as half of unpacking
 
     def _work(self) -> None:
         while (order := self._orders.get()) is not None and not self._stop.is_set():
@@ -159,21 +166,27 @@ class Ahead(AbstractContextManager["Ahead"]):
 
     def _open(self, record: FileRecord, number: int) -> _Opened:
         source = self._source
+        pages = self._room_for(record)
+        write_plain(source.repository, source.system, record, cast(BinaryIO, _Sink(pages, self._stop)))
+        return _Opened(
+            pages, sift_segment(number, pages, segment_size=source.segment_size, watch=self._watch)
+        )
+
+    def _room_for(self, record: FileRecord) -> memoryview:
+        if record.len <= LARGE_BYTES:
+            try:
+                return self._free.get_nowait()
+            except queue.Empty:
+                return memoryview(bytearray(record.len))
         try:
-            if record.len > LARGE_BYTES:
-                with tempfile.TemporaryFile(prefix="walarchiver-find-") as out:
-                    os.posix_fallocate(out.fileno(), 0, record.len)
-                    pages = mmap.mmap(out.fileno(), record.len)
-            else:
-                pages = mmap.mmap(-1, record.len)
+            with tempfile.TemporaryFile(prefix="walarchiver-find-") as out:
+                os.posix_fallocate(out.fileno(), 0, record.len)
+                return memoryview(mmap.mmap(out.fileno(), record.len))
         except OSError as error:
             raise Transient(
                 f"{record.name} cannot be laid out to be read: {error.strerror or error}",
-                hint="Free memory, and space where temporary files go, or name another folder in TMPDIR.",
+                hint="Free space where temporary files go, or name another folder in TMPDIR.",
             ) from error
-        write_plain(source.repository, source.system, record, cast(BinaryIO, _Checked(pages, self._stop)))
-        view = memoryview(pages)
-        return _Opened(view, sift_segment(number, view, segment_size=source.segment_size, watch=self._watch))
 
 
 def walk_path(

@@ -2,7 +2,8 @@
 
 Rules:
 - Kept are the transactions that changed catalogs or files, and those that did to the watched files what
-  was asked for; of the latter at most `limit`, those with the most rows, and the others are counted.
+  was asked for; of the latter at most `limit`, those with the most rows (of equals the earlier ones), and
+  the others are counted.
 - A transaction that only made and dropped relations of its own and left no file is not kept: temporary
   tables would fill the memory.
 """
@@ -10,15 +11,17 @@ Rules:
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import compress, repeat
+from operator import add, or_
 
 from restore.core.findings import Kind, raw_kinds
 from restore.core.joining import Joiner, Transaction, precedes
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import POSTGRES_EPOCH_US, CommitTime
 from walarchiver.core.relfile import RelFile
-from walarchiver.core.touch import Ended, NextXid, Touches
+from walarchiver.core.touch import NO_END, Ended, NextXid, RowGroups, Touches
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Collector:
     _unmarked: array[int] = field(default_factory=lambda: array("I"))
     """Ids that committed in the asked time, before the WAL told which was the next one."""
     _hits: list[tuple[int, int, Transaction]] = field(default_factory=list)
-    """With rows and LSN, so that the least come first when sorted."""
+    """With rows (negative) and LSN, so that the least come last when sorted."""
 
     @property
     def incomplete(self) -> int:
@@ -88,49 +91,49 @@ class Collector:
         if not self._in_time(one) or not raw_kinds(one, self.asked.files) & self.asked.kinds:
             return
         rows = sum(each.deleted + each.updated + each.inserted for each in one.touch.rows.values())
-        self._hits.append((rows, one.lsn, one))
+        self._hits.append((-rows, one.lsn, one))
 
-    def _keep_whole(self, stretch: Touches, whole: Sequence[int]) -> None:
-        """As `_keep`, of transactions that are one row group each: there may be thousands in a segment."""
-        if not whole:
+    def _keep_whole(self, stretch: Touches, whole: bytes) -> None:
+        """As `_keep`, of transactions that are one row group each.
+
+        There may be 100 000 in a segment, so columns are gone through by what needs no step per row.
+        """
+        if 1 not in whole:
             return
         rows, bare, asked = stretch.rows, stretch.bare, self.asked
-        numbers, ends, lsns = rows.numbers, rows.ends, bare.lsns
-        deletes, updates, inserts = (kind in asked.kinds for kind in (Kind.DELETE, Kind.UPDATE, Kind.INSERT))
+        others = {number for number, file in enumerate(rows.files) if file not in asked.files}
+        if not others.isdisjoint(rows.numbers):
+            whole = _both(whole, bytes(number not in others for number in rows.numbers))
+        done = whole
+        if 0 in bare.commits:
+            done = _both(whole, bytes(end != NO_END and bare.commits[end] for end in rows.ends))
+        self.touched.update(rows.files[number] for number in set(compress(rows.numbers, done)))
+        meant = _both(whole if asked.aborted else done, _of_kinds(rows, asked.kinds))
         low, high = asked.from_us - POSTGRES_EPOCH_US, asked.to_us - POSTGRES_EPOCH_US
-        watched = [file in asked.files for file in rows.files]
-        committed: set[int] = set()
-        hits: list[tuple[int, int, int]] = []
-        for index in whole:
-            number, end = numbers[index], ends[index]
-            if not watched[number]:
-                continue
-            if bare.commits[end]:
-                committed.add(number)
-            elif not asked.aborted:
-                continue
-            inserted, updated, deleted = rows.inserted[index], rows.updated[index], rows.deleted[index]
-            meant = (deletes and deleted) or (updates and updated) or (inserts and inserted > 0)
-            if meant and low <= bare.times[end] <= high:
-                hits.append((inserted + updated + deleted, lsns[end], index))
-        self.touched.update(rows.files[number] for number in committed)
-        if len(hits) > asked.limit:
-            self.omitted += len(hits) - asked.limit
-            hits.sort()
-            del hits[: -asked.limit]
-        for count, lsn, index in hits:
-            end = ends[index]
-            time = CommitTime(bare.times[end] + POSTGRES_EPOCH_US)
-            done = bool(bare.commits[end])
-            one = Transaction(rows.xids[index], Lsn(lsn), time, done, rows.touch(index), ())
-            self._hits.append((count, lsn, one))
+        if min(bare.times) < low or max(bare.times) > high:
+            timely = (end != NO_END and low <= bare.times[end] <= high for end in rows.ends)
+            meant = _both(meant, bytes(timely))
+        counts = [*map(add, map(add, rows.inserted, rows.updated), rows.deleted)]
+        more = meant
+        if len(self._hits) == asked.limit:
+            more = _both(meant, bytes(map((-self._hits[-1][0]).__lt__, counts)))
+        best = list(compress(range(len(more)), more))
+        if len(best) > asked.limit:
+            best.sort(key=lambda one: (-counts[one], rows.ends[one]))
+            del best[asked.limit :]
+        self.omitted += meant.count(1) - len(best)
+        for one in best:
+            end = rows.ends[one]
+            time, lsn = CommitTime(bare.times[end] + POSTGRES_EPOCH_US), Lsn(bare.lsns[end])
+            done_by = Transaction(rows.xids[one], lsn, time, bool(bare.commits[end]), rows.touch(one), ())
+            self._hits.append((-counts[one], lsn, done_by))
 
     def _trim(self) -> None:
         """Keep the hits with most rows."""
         more = len(self._hits) - self.asked.limit
-        if more > 0:
+        if more >= 0:
             self._hits.sort(key=lambda hit: hit[:2])
-            del self._hits[:more]
+            del self._hits[self.asked.limit :]
             self.omitted += more
 
     def _marks(self, stretch: Touches) -> None:
@@ -159,6 +162,23 @@ class Collector:
         if mark is not None:
             self._older += sum(precedes(xid, mark.xid) for xid in self._unmarked)
             self._unmarked = array("I")
+
+
+def _both(one: bytes, other: bytes) -> bytes:
+    """1 where both are."""
+    return (int.from_bytes(one, "little") & int.from_bytes(other, "little")).to_bytes(len(one), "little")
+
+
+def _of_kinds(rows: RowGroups, kinds: frozenset[Kind]) -> bytes:
+    """Of each row group, whether it is of the kinds asked for, as `findings.kinds_of_rows` has them."""
+    found: Iterable[int] = repeat(0, len(rows.xids))
+    if Kind.DELETE in kinds:
+        found = map(or_, found, rows.deleted)
+    if Kind.UPDATE in kinds:
+        found = map(or_, found, rows.updated)
+    if Kind.INSERT in kinds:
+        found = map(or_, found, map((0).__lt__, rows.inserted))
+    return bytes(map(bool, found))
 
 
 def _changes(one: Transaction) -> bool:

@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from walarchiver.core.lsn import Lsn
@@ -47,24 +47,26 @@ class Joiner:
     """What transactions did that have not ended yet."""
     prepared: set[int] = field(default_factory=set)
 
-    def whole(self, stretch: Touches) -> Sequence[int]:
-        """Which of the row groups of `stretch` are all that a transaction did, which ended there without
-        subtransactions; the other groups are taken in. To be asked before `add`."""
+    def whole(self, stretch: Touches) -> bytes:
+        """Of each row group of `stretch`, 1: it is all that a transaction did, which ended there without
+        subtransactions; 0: it is not, and was taken in. To be asked before `add`."""
         rows = stretch.rows
-        if not rows.xids:
-            return ()
-        mixed = self.open.keys() | stretch.touches.keys() | self.prepared
-        if len(set(rows.xids)) < len(rows.xids):
+        there = set(rows.xids)
+        mixed = {
+            xid for known in (self.open, stretch.touches, self.prepared) for xid in known if xid in there
+        }
+        if len(there) < len(rows.xids):
             mixed.update(xid for xid, count in Counter(rows.xids).items() if count > 1)
         if any(isinstance(end, Stopped) for end in stretch.ends):
-            mixed.update(rows.xids)
-        found = []
+            mixed = there
+        found = bytearray(b"\1") * len(rows.xids)
+        if not mixed and NO_END not in rows.ends:
+            return bytes(found)
         for index, (xid, end) in enumerate(zip(rows.xids, rows.ends, strict=True)):
             if end == NO_END or xid in mixed:
                 self._take(xid, rows.touch(index))
-            else:
-                found.append(index)
-        return found
+                found[index] = 0
+        return bytes(found)
 
     def _take(self, xid: int, touch: Touch) -> None:
         if xid in self.open:

@@ -190,7 +190,7 @@ class BareEnds:
 
     def of(self, xids: set[int]) -> Iterator[Ended]:
         """Those of some transactions."""
-        if xids.isdisjoint(self.xids):
+        if not xids or xids.isdisjoint(self.xids):
             return
         for index, xid in enumerate(self.xids):
             if xid in xids:
