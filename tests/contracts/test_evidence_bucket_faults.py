@@ -1,0 +1,499 @@
+"""What the evidence bucket does when the store misbehaves, or shows what only AWS shows: on the model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tests.contracts.test_evidence_bucket import PART, PROPERTIES, all_entries, kinds
+from tests.kit.evidence import Evidence
+from tests.kit.models3 import faults
+from tests.kit.models3.app import App
+from tests.kit.models3.bodies import Body
+from tests.kit.models3.entries import LifecycleRule
+from tests.kit.models3.fixtures import TestedModel
+from tests.kit.models3.policy import INDEXER, RESTORER, UNDELETER, Role
+from walarchiver.bucketports import Expected, KeyRange, Versioning
+from walarchiver.bucketports import LifecycleRule as Told
+from walarchiver.errors import (
+    BucketChanged,
+    ObjectDamaged,
+    StoreDenied,
+    StoreMisbehaves,
+    StoreUnavailable,
+    VersionUnreadable,
+)
+from walarchiver.storage.evidence import S3EvidenceBucket
+from walarchiver.storage.evidencecopy import CopyLimits
+from walarchiver.storage.retry import RetryPolicy
+
+
+def model_of(evidence: Evidence) -> TestedModel:
+    assert evidence.model is not None
+    return evidence.model
+
+
+def app_of(evidence: Evidence) -> App:
+    return App(model_of(evidence), evidence.location.bucket)
+
+
+# --- listings --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listed(modelled: Evidence) -> Evidence:
+    """Nine keys with two entries each."""
+    for number in range(9):
+        modelled.put(f"k{number}")
+        modelled.put(f"k{number}")
+    return modelled
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [faults.Refuse("SlowDown"), faults.Reset(), faults.CutBody(300), faults.ErrorIn200("InternalError")],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_page_that_did_not_come_is_asked_for_again(listed: Evidence, fault: faults.Fault) -> None:
+    bucket = listed.open()
+    whole = all_entries(bucket, page=4)
+    model_of(listed).faults.script(fault, operation="ListObjectVersions", times=2, after=2)
+    assert all_entries(bucket, page=4) == whole
+    assert model_of(listed).faults.unused == 0
+
+
+def test_a_page_that_comes_twice_is_never_taken_for_the_next(listed: Evidence) -> None:
+    """[scenario 5]"""
+    model_of(listed).faults.script(faults.RepeatPage(), operation="ListObjectVersions", after=1)
+    with pytest.raises(StoreMisbehaves):
+        all_entries(listed.open(), page=4)
+
+
+def test_an_answer_to_another_question_is_asked_again(listed: Evidence) -> None:
+    model, bucket = model_of(listed), listed.open()
+    whole = all_entries(bucket, page=4)
+
+    def of_another_bucket(reply: faults.Reply) -> faults.Reply:
+        assert isinstance(reply.body, bytes)
+        reply.body = reply.body.replace(b"<Name>evidence</Name>", b"<Name>other</Name>")
+        return reply
+
+    model.faults.script(faults.Change(of_another_bucket), operation="ListObjectVersions")
+    assert all_entries(bucket, page=4) == whole
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda page: page[: len(page) // 2],
+        lambda page: page.replace(b"<IsTruncated>", b"<Other>").replace(b"</IsTruncated>", b"</Other>"),
+        lambda page: page.replace(b"<LastModified>", b"<LastModified>x"),
+        lambda page: b'<!DOCTYPE a [<!ENTITY b "c">]>' + page.partition(b"\n")[2],
+        lambda page: page.replace(b"NextKeyMarker", b"Ignored"),
+        lambda page: page.replace(b"<VersionId>", b"<Nothing>").replace(b"</VersionId>", b"</Nothing>"),
+    ],
+    ids=["cut", "no end told", "no time", "document type", "no next key", "no version id"],
+)
+def test_a_page_that_cannot_be_trusted_ends_the_listing(
+    listed: Evidence, broken: Callable[[bytes], bytes]
+) -> None:
+    def change(reply: faults.Reply) -> faults.Reply:
+        assert isinstance(reply.body, bytes)
+        reply.body = broken(reply.body)
+        return reply
+
+    model_of(listed).faults.script(faults.Change(change), operation="ListObjectVersions", times=None)
+    hasty = model_of(listed).options(retry=RetryPolicy(budget_s=0.2, first_pause_s=0.01))
+    with pytest.raises((StoreMisbehaves, StoreUnavailable)):
+        all_entries(listed.open(hasty), page=4)
+
+
+def test_a_listing_that_is_refused_shows_no_entry_and_is_no_empty_one(listed: Evidence) -> None:
+    model_of(listed).faults.script(faults.Refuse("AccessDenied"), operation="ListObjectVersions", times=None)
+    with pytest.raises(StoreDenied):
+        all_entries(listed.open())
+    model_of(listed).faults.heal()
+    model_of(listed).faults.script(faults.Refuse("NoSuchBucket"), operation="ListObjectVersions", times=None)
+    with pytest.raises(StoreDenied):
+        all_entries(listed.open())
+
+
+# --- writes whose outcome is open ------------------------------------------------------------------
+
+
+Way = Callable[[Evidence, S3EvidenceBucket], str]
+
+
+def _put(evidence: Evidence, bucket: S3EvidenceBucket) -> str:
+    seen = evidence.listed("k")[0].etag
+    return bucket.put(evidence.key("k"), b"ours", expected=Expected(seen)).version_id
+
+
+def _copy(evidence: Evidence, bucket: S3EvidenceBucket) -> str:
+    current, _, wanted = evidence.listed("k")
+    key = evidence.key("k")
+    return bucket.copy(
+        bucket, key, wanted.version_id, to=key, size=wanted.size, expected=Expected(current.etag)
+    ).version_id
+
+
+def _mark(evidence: Evidence, bucket: S3EvidenceBucket) -> str:
+    seen = evidence.listed("k")[0].etag
+    return bucket.mark_deleted(evidence.key("k"), expected=Expected(seen)).version_id
+
+
+WAYS = [(_put, "PutObject"), (_copy, "CopyObject"), (_mark, "DeleteObject")]
+
+
+def _three_versions(evidence: Evidence) -> None:
+    for content in (b"wanted", b"in between", b"current"):
+        evidence.put("k", content)
+
+
+@pytest.mark.parametrize(("way", "operation"), WAYS, ids=[name for _, name in WAYS])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.Refuse("SlowDown"),
+        faults.Refuse("InternalError"),
+        faults.Reset(),
+        faults.RefuseAfter("InternalError"),
+        faults.RefuseAfter("ServiceUnavailable"),
+        faults.LoseAnswer(),
+    ],
+    ids=["503", "500", "reset", "500 after", "503 after", "answer lost"],
+)
+def test_a_write_is_made_once_whatever_becomes_of_its_answer(
+    modelled: Evidence, way: Way, operation: str, fault: faults.Fault
+) -> None:
+    _three_versions(modelled)
+    bucket = modelled.open()
+    model_of(modelled).faults.script(fault, operation=operation)
+    made = way(modelled, bucket)
+    after = modelled.listed("k")
+    assert len(after) == 4
+    assert after[0].version_id == made
+    assert model_of(modelled).faults.unused == 0
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_an_error_inside_a_200_is_not_taken_for_a_copy(modelled: Evidence, done: bool) -> None:
+    _three_versions(modelled)
+    model_of(modelled).faults.script(faults.ErrorIn200("InternalError", done=done), operation="CopyObject")
+    made = _copy(modelled, modelled.open())
+    after = modelled.listed("k")
+    assert len(after) == 4
+    assert (after[0].version_id, after[0].etag) == (made, after[3].etag)
+
+
+def test_a_copy_in_parts_is_completed_once_and_leaves_no_upload_behind(modelled: Evidence) -> None:
+    content = bytes(PART) + b"end"
+    wanted = modelled.put("k", content, **PROPERTIES)
+    bucket, key = modelled.open(limits=CopyLimits(whole_max=1, part=PART)), modelled.key("k")
+    for number, fault in enumerate(
+        (faults.LoseAnswer(), faults.ErrorIn200(done=True), faults.Refuse("SlowDown"))
+    ):
+        model_of(modelled).faults.script(fault, operation="CompleteMultipartUpload")
+        modelled.put("k", b"something else %d" % number)
+        current = modelled.listed("k")[0]
+        made = bucket.copy(bucket, key, wanted, to=key, size=len(content), expected=Expected(current.etag))
+        assert len(modelled.listed("k")) == 2 * number + 3
+        entry = app_of(modelled).current(key)
+        assert entry is not None and entry.version_id == made.version_id
+        assert entry.body.content() == content
+    model_of(modelled).faults.script(faults.Refuse("AccessDenied"), operation="UploadPartCopy", after=1)
+    with pytest.raises(StoreDenied):
+        bucket.copy(bucket, key, wanted, to=key, size=len(content), expected=Expected(made.etag))
+    assert model_of(modelled).state.bucket("evidence").uploads == {}
+
+
+@pytest.mark.parametrize(("way", "operation"), WAYS, ids=[name for _, name in WAYS])
+@pytest.mark.parametrize("code", ["ConditionalRequestConflict", "PreconditionFailed"])
+def test_a_conflict_is_told_and_nothing_is_written(
+    modelled: Evidence, way: Way, operation: str, code: str
+) -> None:
+    _three_versions(modelled)
+    model_of(modelled).faults.script(faults.Refuse(code), operation=operation, times=None)
+    with pytest.raises(BucketChanged):
+        way(modelled, modelled.open())
+    model_of(modelled).faults.heal()
+    assert len(modelled.listed("k")) == 3
+
+
+@pytest.mark.parametrize(("way", "operation"), WAYS, ids=[name for _, name in WAYS])
+@pytest.mark.parametrize("act", ["put", "delete"])
+def test_what_somebody_else_wrote_in_between_stays_on_top(
+    modelled: Evidence, way: Way, operation: str, act: str
+) -> None:
+    _three_versions(modelled)
+    key, app = modelled.key("k"), app_of(modelled)
+    theirs = {"put": lambda: app.put(key, b"theirs"), "delete": lambda: app.delete(key)}[act]
+    model_of(modelled).faults.script(faults.Meanwhile(theirs), operation=operation)
+    with pytest.raises(BucketChanged):
+        way(modelled, modelled.open())
+    after = modelled.listed("k")
+    assert len(after) == 4
+    assert kinds(after)[0] == {"put": "v", "delete": "m"}[act]
+
+
+def test_somebody_who_writes_after_our_lost_answer_is_not_overwritten(modelled: Evidence) -> None:
+    """Our write is in; it is then no more the newest, so nothing may be repeated."""
+    _three_versions(modelled)
+    key, app, model = modelled.key("k"), app_of(modelled), model_of(modelled)
+    model.faults.script(faults.LoseAnswer(), operation="PutObject")
+    model.faults.script(
+        faults.Meanwhile(lambda: app.put(key, b"theirs")), operation="ListObjectVersions", after=1
+    )
+    with pytest.raises(BucketChanged):
+        _put(modelled, modelled.open())
+    contents = [entry.body.content() for entry in app.history(key)]
+    assert contents[:2] == [b"theirs", b"ours"]
+    assert len(contents) == 5
+
+
+def test_a_marker_is_listed_as_one_right_before_it_is_removed(modelled: Evidence) -> None:
+    """[scenario 15]"""
+    modelled.put("k", b"1")
+    marker = modelled.delete("k")
+    model = model_of(modelled)
+    bucket = modelled.open()
+    model.log.mark()
+    bucket.remove_marker(modelled.key("k"), marker)
+    assert [one.operation for one in model.log] == ["ListObjectVersions", "DeleteObject"]
+    version = modelled.listed("k")[0].version_id
+    model.log.mark()
+    with pytest.raises(BucketChanged):
+        bucket.remove_marker(modelled.key("k"), version)
+    assert model.log.writes() == []
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+def test_a_body_that_ends_early_is_not_taken_for_the_whole(modelled: Evidence) -> None:
+    version_id = modelled.put("k", bytes(100_000))
+    model_of(modelled).faults.script(faults.CutBody(40_000), operation="GetObject", times=None)
+    with pytest.raises((ObjectDamaged, StoreUnavailable)):
+        b"".join(modelled.open().read(modelled.key("k"), version_id))
+
+
+def test_a_copy_through_here_of_a_body_that_ends_early_writes_nothing(modelled: Evidence) -> None:
+    content = bytes(PART) + b"end"
+    wanted = modelled.put("k", content)
+    assert modelled.reader is not None
+    for limits in (CopyLimits(), CopyLimits(1, PART, PART)):
+        model_of(modelled).faults.script(faults.CutBody(1000), operation="GetObject", times=None)
+        bucket, source = modelled.open(limits=limits), modelled.open(modelled.reader)
+        with pytest.raises((ObjectDamaged, StoreUnavailable)):
+            bucket.copy(
+                source,
+                modelled.key("k"),
+                wanted,
+                to=modelled.key("to"),
+                size=len(content),
+                expected=Expected(None),
+            )
+        assert modelled.listed("to") == ()
+        assert model_of(modelled).state.bucket("evidence").uploads == {}
+
+
+# --- what only AWS shows ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("modelled", [{}, {"multipart_time": "completion"}], indirect=True)
+def test_more_than_five_gigabytes_are_copied_in_parts(modelled: Evidence) -> None:
+    """API Reference, CopyObject: up to 5 GB in one request."""
+    app, key = app_of(modelled), modelled.key("film")
+    wanted = app.put(key, Body.zeros(6 * 2**30), metadata={"case": "7"}, tags={"t": "1"})
+    current = app.put(key, b"")
+    bucket = modelled.open()
+    made = bucket.copy(
+        bucket, key, wanted.version_id, to=key, size=6 * 2**30, expected=Expected(current.etag)
+    )
+    newest = app.current(key)
+    assert newest is not None and newest.version_id == made.version_id
+    assert (newest.body.size, newest.props.metadata, newest.props.tags) == (
+        6 * 2**30,
+        {"case": "7"},
+        {"t": "1"},
+    )
+    assert model_of(modelled).log.count("CopyObject") == 0
+    assert model_of(modelled).log.body_reads() == []
+
+
+@pytest.mark.parametrize("tier", ["GLACIER", "DEEP_ARCHIVE", "INTELLIGENT_TIERING"])
+def test_an_archived_version_is_told_apart_and_copied_once_it_is_back(modelled: Evidence, tier: str) -> None:
+    """[scenario 17] User Guide, "Working with archived objects"; no byte of it is asked for."""
+    app, key = app_of(modelled), modelled.key("k")
+    wanted = app.put(key, b"frozen", storage_class=tier)
+    if tier == "INTELLIGENT_TIERING":
+        wanted.archive_status = "DEEP_ARCHIVE_ACCESS"
+    app.delete(key)
+    model, bucket = model_of(modelled), modelled.open()
+    model.state.restore_takes_s = 3600
+
+    def copy() -> object:
+        return bucket.copy(bucket, key, wanted.version_id, to=key, size=6, expected=Expected(None))
+
+    detail = bucket.detail(key, wanted.version_id)
+    assert detail is not None and (detail.readable, detail.storage_class) == (False, tier)
+    with pytest.raises(VersionUnreadable):
+        copy()
+    bucket.request_thaw(key, wanted.version_id, days=3)
+    bucket.request_thaw(key, wanted.version_id, days=3)
+    detail = bucket.detail(key, wanted.version_id)
+    assert detail is not None and not detail.readable
+    model.clock.step(hours=1)
+    detail = bucket.detail(key, wanted.version_id)
+    assert detail is not None and detail.readable
+    copy()
+    current = app.current(key)
+    assert current is not None and current.body.content() == b"frozen"
+    assert model.log.body_reads() == []
+
+
+def test_what_is_not_archived_cannot_be_asked_back(modelled: Evidence) -> None:
+    version_id = modelled.put("k", b"1")
+    with pytest.raises(VersionUnreadable):
+        modelled.open().request_thaw(modelled.key("k"), version_id, days=1)
+
+
+def test_a_version_under_a_customers_key_is_told_apart_and_not_copied(modelled: Evidence) -> None:
+    """User Guide, "Using server-side encryption with customer-provided keys": not without the key."""
+    app, key = app_of(modelled), modelled.key("k")
+    wanted = app.put(key, b"1", encryption="customer")
+    app.put(key, b"2")
+    bucket = modelled.open()
+    detail = bucket.detail(key, wanted.version_id)
+    assert detail is not None and detail.encryption == "customer"
+    current = Expected(modelled.listed("k")[0].etag)
+    with pytest.raises(VersionUnreadable):
+        bucket.copy(bucket, key, wanted.version_id, to=key, size=1, expected=current)
+    assert len(app.history(key)) == 2
+
+
+def test_detail_names_the_kms_key(modelled: Evidence) -> None:
+    app, key = app_of(modelled), modelled.key("k")
+    entry = app.put(key, b"1", encryption="aws:kms", key_id="arn:aws:kms:eu-1:1:key/a")
+    detail = modelled.open().detail(key, entry.version_id)
+    assert detail is not None
+    assert (detail.encryption, detail.key_id) == ("aws:kms", "arn:aws:kms:eu-1:1:key/a")
+
+
+def test_versioning_is_told_as_it_is(modelled: Evidence) -> None:
+    bucket, model = modelled.open(), model_of(modelled)
+    model.state.set_versioning("evidence", "Suspended")
+    assert bucket.versioning() is Versioning.SUSPENDED
+    model.state.bucket("evidence").versioning = "Off"
+    assert bucket.versioning() is Versioning.OFF
+
+
+def test_the_rules_that_remove_versions_below_the_prefix_are_told(modelled: Evidence) -> None:
+    """[scenario 18] Those of other prefixes, and disabled ones, are not."""
+    app, prefix = app_of(modelled), modelled.location.prefix
+    bucket = modelled.open()
+    assert bucket.lifecycle() == ()
+    app.set_lifecycle(
+        LifecycleRule("all", noncurrent_days=7),
+        LifecycleRule("below", prefix=prefix + "tmp/", noncurrent_days=1, newer_noncurrent=3),
+        LifecycleRule("off", enabled=False, noncurrent_days=1),
+        LifecycleRule("elsewhere", prefix="other/", noncurrent_days=1),
+        LifecycleRule("some", tags={"a": "b"}, noncurrent_days=2),
+        LifecycleRule("hides", prefix=prefix, expire_days=30),
+    )
+    assert set(bucket.lifecycle()) == {
+        Told("all", "", 7, None, expires=False, filtered=False),
+        Told("below", prefix + "tmp/", 1, 3, expires=False, filtered=False),
+        Told("some", "", 2, None, expires=False, filtered=True),
+        Told("hides", prefix, None, None, expires=True, filtered=False),
+    }
+    model_of(modelled).faults.script(
+        faults.Refuse("AccessDenied"), operation="GetBucketLifecycleConfiguration", times=None
+    )
+    with pytest.raises(StoreDenied):
+        bucket.lifecycle()
+
+
+def test_the_stores_clock_is_read_from_its_answers(modelled: Evidence) -> None:
+    bucket = modelled.open()
+    model_of(modelled).clock.set("2031-05-06T07:08:09.123Z")
+    assert abs(bucket.date() - model_of(modelled).clock.now_ms) < 60_000
+
+
+# --- roles -----------------------------------------------------------------------------------------
+
+
+ROLES = {
+    "roles": [
+        Role("ADMIN"),
+        Role("INDEXER", INDEXER),
+        Role("RESTORER", RESTORER),
+        Role("UNDELETER", UNDELETER),
+        Role("APPLICATION", ("s3:PutObject", "s3:GetObject")),
+    ]
+}
+
+
+@pytest.mark.parametrize("modelled", [ROLES], indirect=True)
+def test_an_index_needs_no_body_and_no_write(modelled: Evidence) -> None:
+    """User Guide, "Required permissions for Amazon S3 API operations"."""
+    version_id = modelled.put("k", b"1")
+    modelled.delete("k")
+    bucket = modelled.open(model_of(modelled).options("INDEXER"))
+    assert kinds(all_entries(bucket)) == "mv"
+    assert list(bucket.list_current(KeyRange())) == []
+    assert bucket.list_folders(modelled.location.prefix) == ()
+    assert (bucket.versioning(), bucket.lifecycle(), bucket.date() > 0) == (Versioning.ENABLED, (), True)
+    key = modelled.key("k")
+    for refused in (
+        lambda: b"".join(bucket.read(key, version_id)),
+        lambda: bucket.put(key, b"2"),
+        lambda: bucket.copy(bucket, key, version_id, to=key, size=1, expected=Expected(None)),
+    ):
+        with pytest.raises(StoreDenied):
+            refused()
+    assert kinds(modelled.listed("k")) == "mv"
+
+
+@pytest.mark.parametrize("modelled", [ROLES], indirect=True)
+def test_a_restore_needs_no_right_to_remove_versions(modelled: Evidence) -> None:
+    wanted = modelled.put("k", b"1", Tagging="a=b")
+    marker = modelled.delete("k")
+    bucket, key = modelled.open(model_of(modelled).options("RESTORER")), modelled.key("k")
+    made = bucket.copy(bucket, key, wanted, to=key, size=1, expected=Expected(None))
+    bucket.mark_deleted(key, expected=Expected(made.etag))
+    with pytest.raises(StoreDenied):
+        bucket.remove_marker(key, marker)
+    assert kinds(modelled.listed("k")) == "mvmv"
+    other = modelled.open(model_of(modelled).options("UNDELETER"))
+    other.remove_marker(key, modelled.listed("k")[0].version_id)
+    assert kinds(modelled.listed("k")) == "vmv"
+
+
+@pytest.mark.parametrize("modelled", [ROLES], indirect=True)
+def test_who_may_not_list_is_denied_and_nothing_counts_as_absent(modelled: Evidence) -> None:
+    version_id = modelled.put("k", b"1")
+    modelled.purge("k", version_id)
+    bucket = modelled.open(model_of(modelled).options("APPLICATION"))
+    with pytest.raises(StoreDenied):
+        bucket.detail(modelled.key("k"), version_id)
+
+
+def test_writers_of_one_key_do_not_hold_up_listings(modelled: Evidence) -> None:
+    """A held answer keeps one connection, not the bucket."""
+    modelled.put("k", b"1")
+    let_go = threading.Event()
+    model_of(modelled).faults.script(faults.HoldAnswer(let_go), operation="PutObject")
+    bucket = modelled.open()
+    writer = threading.Thread(target=bucket.put, args=(modelled.key("k"), b"2"))
+    writer.start()
+    try:
+        while len(all_entries(bucket)) < 2:
+            pass
+        assert writer.is_alive()
+    finally:
+        let_go.set()
+        writer.join(timeout=60)
+    assert not writer.is_alive()
