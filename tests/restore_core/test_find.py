@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
+from random import Random
+
 import pytest
 
 from restore.core.catalogsteps import Fate
@@ -11,13 +15,26 @@ from restore.core.findings import Kind
 from restore.core.joining import Joiner, Transaction, precedes
 from restore.core.model import Horizon, Run, View
 from restore.core.searchrange import search_range
+from tests.core.twins import joined
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
-from walarchiver.core.moment import CommitTime
+from walarchiver.core.moment import POSTGRES_EPOCH_US, CommitTime
 from walarchiver.core.relfile import RelFile, Slot
 from walarchiver.core.scan import EventKind
 from walarchiver.core.segment import SegmentBytes
-from walarchiver.core.touch import CatalogStep, Ended, FileStep, RowOp, Rows, Stopped, Touch, Touches
+from walarchiver.core.touch import (
+    NO_END,
+    CatalogStep,
+    Ended,
+    FileStep,
+    NextXid,
+    RowGroups,
+    RowOp,
+    Rows,
+    Stopped,
+    Touch,
+    Touches,
+)
 
 MIB = SegmentBytes(1 << 20)
 SECOND = 1_000_000
@@ -134,6 +151,92 @@ def test_of_too_many_transactions_those_with_most_rows_are_kept() -> None:
     collector.add(late)
     assert [one.xid for one in collector.transactions()] == [11, 13]
     assert collector.omitted == 2
+
+
+TIMES = (5, 50, 500)
+
+
+def random_pieces(chance: Random) -> list[Touches]:
+    """Pieces as the compiled part gives them: rows in columns, most ends bare, some not."""
+    pieces, lsn, xid = [], 100, 10
+    for _piece in range(chance.randrange(1, 5)):
+        piece = Touches(rows=RowGroups((FILE, NEXT, OTHER)))
+        rows, bare = piece.rows, piece.bare
+        begun: list[int] = []
+        for _ in range(chance.randrange(12)):
+            xid += chance.randrange(1, 3)
+            for _group in range(chance.choice((1, 1, 1, 1, 2))):
+                lsn += 10
+                for column, value in (
+                    (rows.xids, xid),
+                    (rows.numbers, chance.choice((0, 0, 1, 2))),
+                    (rows.inserted, chance.choice((0, 0, 3, -1))),
+                    (rows.updated, chance.choice((0, 0, 2))),
+                    (rows.deleted, chance.choice((0, 1, 7))),
+                    (rows.firsts, lsn),
+                    (rows.lasts, lsn + 5),
+                    (rows.ends, NO_END),
+                ):
+                    column.append(value)
+            begun.append(xid)
+        if begun and chance.random() < 0.3:
+            mixed = begun.pop()
+            piece.touches[mixed] = touch(lsn, deleted=1)
+            piece.rows = rows = rows.without({mixed})
+        for one in chance.sample(begun, len(begun) * 3 // 4):
+            lsn += 10
+            kind = chance.choice((EventKind.COMMIT, EventKind.COMMIT, EventKind.ABORT))
+            if chance.random() < 0.2:
+                piece.ends.append(Ended(kind, Lsn(lsn), one, CommitTime(chance.choice(TIMES))))
+                continue
+            bare.add(Lsn(lsn), one, chance.choice(TIMES) - POSTGRES_EPOCH_US, committed=kind.is_commit)
+            for index, mine in enumerate(rows.xids):
+                if mine == one:
+                    rows.ends[index] = len(bare.xids) - 1
+        if chance.random() < 0.2:
+            piece.ends.append(Stopped(Lsn(lsn)))
+        if chance.random() < 0.2:
+            piece.ends.append(ended(EventKind.PREPARE, lsn, xid))
+        pieces.append(piece)
+    return pieces
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_rows_in_columns_are_collected_as_rows_of_transactions(seed: int) -> None:
+    chance = Random(seed)
+    kinds = frozenset(chance.sample((Kind.DELETE, Kind.UPDATE, Kind.INSERT, Kind.TRUNCATE), 2))
+    asked = Asked(
+        frozenset({FILE, NEXT}), kinds, 6, 499, limit=chance.choice((2, 5, 100)), aborted=seed % 2 == 0
+    )
+    if chance.random() < 0.3:
+        asked = replace(asked, from_us=0, to_us=1000)
+    pieces = random_pieces(chance)
+    columns, plain = Collector(asked, complete=True), Collector(asked, complete=True)
+    for piece in pieces:
+        plain.add(joined([deepcopy(piece)]))
+        columns.add(piece)
+    found = columns.transactions()
+    for one in found:
+        one.touch.fresh.clear()  # nothing to the transaction as a whole
+    assert found == plain.transactions()
+    assert (columns.omitted, columns.touched) == (plain.omitted, plain.touched)
+    assert columns.joiner.open.keys() == plain.joiner.open.keys()
+
+
+def test_what_committed_before_any_mark_is_counted_once_the_mark_is_known() -> None:
+    asked = Asked(frozenset({FILE}), frozenset({Kind.DELETE}), 0, 10**6, limit=2)
+    collector = Collector(asked, complete=False)
+    before = Touches(ends=[ended(EventKind.COMMIT, 10, 7), ended(EventKind.ABORT, 11, 8)])
+    before.bare.add(Lsn(12), 90, 12 - POSTGRES_EPOCH_US, committed=True)
+    before.bare.add(Lsn(13), 6, 13 - POSTGRES_EPOCH_US, committed=True)
+    collector.add(before)
+    assert collector.incomplete == 3
+    collector.add(Touches(next_xids=[NextXid(Lsn(14), 80)]))
+    assert collector.incomplete == 2
+    late = Touches(ends=[ended(EventKind.COMMIT, 20, 79), ended(EventKind.COMMIT, 21, 80)])
+    late.bare.add(Lsn(22), 78, 2**40, committed=True)
+    collector.add(late)
+    assert collector.incomplete == 3
 
 
 def changed(*steps: CatalogStep | FileStep, dropped: tuple[RelFile, ...]) -> Transaction:
