@@ -34,10 +34,14 @@ def bucket_section(host: Host, cluster: str | None) -> BucketSettings:
 
 def bucket_of(host: Host, cluster: str | None) -> EvidenceBucket:
     """The cluster's evidence bucket; the caller closes it. Raises NoBucket, ConfigError, StoreDenied."""
+    return bucket_at(host, bucket_section(host, cluster))
+
+
+def bucket_at(host: Host, section: BucketSettings) -> EvidenceBucket:
+    """The bucket of a section; the caller closes it. Raises ConfigError, StoreDenied."""
     from walarchiver.storage.evidence import S3EvidenceBucket  # botocore is loaded by those who need it
     from walarchiver.storage.evidencecopy import CopyLimits
 
-    section = bucket_section(host, cluster)
     return S3EvidenceBucket(
         S3Location.parse(section.url),
         bucket_options(host, section),

@@ -63,6 +63,7 @@ COMMANDS = (
     Entry("restore", "restore a cluster to a moment, into a new directory"),
     Entry("peek", "a throwaway read-only instance at a moment, with psql"),
     Entry("rescue", "only some tables or rows, as they were at a moment"),
+    Entry("bucket", "the application's versioned bucket: scan, as-of, diff, check, restore"),
     Entry("verify", "read every stored byte again and compare its hash; needs no key"),
     Entry("mark", "give this moment a name to restore to"),
     Entry("keys", "a repository and its keys: make, add, remove, rotate, test"),
