@@ -5,6 +5,7 @@ Rules:
   act on: findings that are no plain match, up to `LISTED_MAX` of them; beyond that only their number.
 - Bytes are read where a listing cannot tell and it matters: with `deep` always, else only for keys of which
   more than one version lies within the guard interval.
+- What is not there by the index is listed once more by itself before it is called missing.
 - Orphans are counted by walking the state of the moment beside the sorted references.
 """
 
@@ -17,7 +18,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from restore.bodyproof import BodyProof
+from restore.core.jointtext import JointReport
 from restore.core.references import (
+    SETTLED,
     Finding,
     Guard,
     Reference,
@@ -27,35 +30,13 @@ from restore.core.references import (
     resolve,
 )
 from restore.referencekeys import ReferenceKeys
-from walarchiver.bucketports import EvidenceBucket, VersionIndex
+from walarchiver.bucketports import EvidenceBucket, KeyRange, VersionIndex
 from walarchiver.core.version import EntryKind, Row, StoreMs
 from walarchiver.postgres.references import ReferenceRow
 
 LISTED_MAX = 100_000
 ORPHANS_LISTED_MAX = 1000
 _BATCH = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What was found."""
-
-    moment: StoreMs
-    tally: Tally
-    findings: tuple[Finding, ...]
-    """All that are no plain match, in the query's order, up to LISTED_MAX."""
-    listed_all: bool
-    orphans: tuple[str, ...]
-    """The first of them, by key."""
-    orphan_bytes: int
-    keyless: int
-    """Rows of the query without a key."""
-    read_objects: int
-    read_bytes: int
-
-    @property
-    def consistent(self) -> bool:
-        return self.tally.consistent
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +61,7 @@ def references_of(rows: Iterable[ReferenceRow]) -> Iterator[Reference | None]:
             yield Reference(row.key, row.version_id, row.sha256, row.etag, row.size)
 
 
-def compare(asked: Compared, references: Iterable[Reference | None], *, orphans: bool = True) -> Comparison:
+def compare(asked: Compared, references: Iterable[Reference | None], *, orphans: bool = True) -> JointReport:
     """Look up every reference. Raises what the index, the bucket and the query raise."""
     found = _Found()
     proof = BodyProof(asked.bucket)
@@ -98,16 +79,17 @@ def compare(asked: Compared, references: Iterable[Reference | None], *, orphans:
         first, count, size = _orphans(asked, keys) if orphans else ((), None, 0)
     finally:
         keys.close()
-    return Comparison(
+    return JointReport(
         moment=asked.moment,
         tally=Tally(dict(found.standings), found.unproven, count),
-        findings=tuple(found.listed),
+        findings=found.listed,
         listed_all=found.unlisted == 0,
         orphans=first,
         orphan_bytes=size,
         keyless=found.keyless,
         read_objects=proof.read_objects,
         read_bytes=proof.read_bytes,
+        guard_ms=asked.guard.before_ms,
     )
 
 
@@ -115,6 +97,14 @@ def _batches(references: Iterable[Reference | None]) -> Iterator[list[Reference 
     source = iter(references)
     while batch := list(islice(source, _BATCH)):
         yield batch
+
+
+def list_again(bucket: EvidenceBucket, index: VersionIndex, key: str) -> None:
+    """Take over what the server lists of one key now. Raises Store…"""
+    keys = KeyRange(key, key)
+    asked = bucket.date()
+    entries = [entry for page in bucket.list_entries(keys) for entry in page]
+    index.ingest(keys, entries, asked=asked)
 
 
 @dataclass(slots=True)
@@ -147,6 +137,13 @@ class _Lookup:
     proof: BodyProof
 
     def find(self, reference: Reference) -> Finding:
+        finding = self._resolved(reference)
+        if finding.standing in SETTLED:
+            return finding
+        list_again(self.asked.bucket, self.asked.index, reference.key)
+        return self._resolved(reference)
+
+    def _resolved(self, reference: Reference) -> Finding:
         asked = self.asked
         history = asked.index.history(reference.key)
         reads = asked.deep or self._contested(history)

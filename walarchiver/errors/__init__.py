@@ -56,6 +56,7 @@ from walarchiver.errors.bucketrestoring import (
     BucketRestoreFailed,
     BucketVersionsLost,
     BucketWindowOpen,
+    Inconsistent,
 )
 from walarchiver.errors.doubting import (
     BadSignature,
@@ -143,6 +144,7 @@ __all__ = [
     "EpochOutdated",
     "FetchInDoubt",
     "FindInGap",
+    "Inconsistent",
     "IndexForeign",
     "IndexUnavailable",
     "Interrupted",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from walarchiver.errors.asking import NotReachable
+from walarchiver.errors.base import WalarchiverError
 from walarchiver.errors.refusing import Refused
 
 
@@ -26,6 +27,18 @@ class BucketVersionsLost(NotReachable):
     code = "WA-BUCKET-LOST"
     exit_status = 15
     hint = "The answer lists them, each with its cause. Does a second bucket have them (--from-bucket)?"
+
+
+class Inconsistent(WalarchiverError):
+    """The database refers to objects of which the bucket has no version that fits."""
+
+    code = "WA-INCONSISTENT"
+    exit_status = 15
+    hint = (
+        "The answer names them. What was only deleted comes back with `walarchiver bucket restore "
+        "--missing-only`; "
+        "for what is lost, ask whether a second bucket or an export has it."
+    )
 
 
 class BucketRestoreFailed(Refused):

@@ -37,10 +37,12 @@ class ReferenceRow:
     size: int | None
 
 
-def read_references(dsn: str, query: str) -> Iterator[ReferenceRow]:
-    """The rows of the query, in its order. Raises ConfigError for a query that cannot be used,
-    DatabaseUnavailable."""
-    with database_errors(), _query_errors(), open_connection(dsn) as connection:
+def read_references(dsn: str, query: str, *, dbname: str | None = None) -> Iterator[ReferenceRow]:
+    """The rows of the query, in its order. `dbname`: instead of the dsn's.
+
+    Raises ConfigError for a query that cannot be used, DatabaseUnavailable.
+    """
+    with database_errors(), _query_errors(), open_connection(dsn, dbname=dbname) as connection:
         connection.execute("SET statement_timeout = 0")
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         with connection.cursor(name="walarchiver_references") as cursor:
