@@ -279,6 +279,10 @@ class VersionIndex(Protocol):
         """Newest first, gone ones included."""
         ...
 
+    def histories(self, keys: Iterable[str]) -> Iterator[tuple[str, tuple[Row, ...]]]:
+        """The history of each of many keys, in the order asked; read ahead, so better than one by one."""
+        ...
+
     def as_of(self, moment: StoreMs, *, prefix: str = "", after: str = "") -> Iterator[Row]:
         """The versions current at `moment`, in key order from behind `after`; gone ones included."""
         ...

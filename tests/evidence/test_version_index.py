@@ -41,6 +41,8 @@ def assert_same(index: VersionIndex, naive: NaiveIndex) -> None:
     """Every question, asked of both."""
     for key in KEYS:
         assert index.history(key) == naive.history(key)
+    several = [*reversed(KEYS), "no such key", KEYS[0]]
+    assert list(index.histories(iter(several))) == list(naive.histories(several))
     for prefix in PREFIXES:
         for moment in MOMENTS:
             assert list(index.as_of(moment, prefix=prefix)) == list(naive.as_of(moment, prefix=prefix))

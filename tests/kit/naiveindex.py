@@ -74,6 +74,9 @@ class NaiveIndex:
     def history(self, key: str) -> tuple[Row, ...]:
         return tuple(shown(row, self._habit) for row in self._rows.get(key, ()))
 
+    def histories(self, keys: Iterable[str]) -> Iterator[tuple[str, tuple[Row, ...]]]:
+        return ((key, self.history(key)) for key in keys)
+
     def as_of(self, moment: StoreMs, *, prefix: str = "", after: str = "") -> Iterator[Row]:
         for key in self._keys(prefix):
             row = self._current(key, moment)

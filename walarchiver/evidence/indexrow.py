@@ -27,7 +27,9 @@ LATEST = 32
 """Beside the traits: the server calls the entry the latest."""
 _TRAITS = 31
 FACT_FLAGS = LATEST | Trait.NULL.value | Trait.MULTIPART.value
+_NULL = Trait.NULL.value
 _MULTIPART = Trait.MULTIPART.value
+_MARKER = EntryKind.MARKER
 _UNKNOWN_BEGIN = Trait.UNKNOWN_BEGIN.value
 REINSTATED = Trait.REINSTATED.value
 ENDLESS = 2**47 - 1
@@ -88,19 +90,15 @@ def _unpacked(packed: Packed) -> str:
 
 def facts_of(entry: Entry, class_number: Callable[[str], int]) -> Facts:
     flags = LATEST if entry.is_latest else 0
-    if entry.version_id == NULL_VERSION:
-        flags |= Trait.NULL.value
-    is_marker = entry.kind is EntryKind.MARKER
-    if "-" in entry.etag and not is_marker:
-        flags |= Trait.MULTIPART.value
-    return (
-        entry.modified,
-        None if is_marker else entry.size,
-        flags,
-        _packed(entry.version_id),
-        _packed(entry.etag),
-        class_number(entry.storage_class),
-    )
+    version_id, etag = entry.version_id, entry.etag
+    if version_id == NULL_VERSION:
+        flags |= _NULL
+    is_marker = entry.kind is _MARKER
+    if "-" in etag and not is_marker:
+        flags |= _MULTIPART
+    size = None if is_marker else entry.size
+    number = class_number(entry.storage_class)
+    return (entry.modified, size, flags, _packed(version_id), _packed(etag), number)
 
 
 def entry_of(key: str, facts: Facts, class_name: Callable[[int], str]) -> Entry:

@@ -13,7 +13,7 @@ import marshal
 import tempfile
 from collections.abc import Iterable, Iterator
 from heapq import merge
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import IO, cast
@@ -21,7 +21,7 @@ from typing import IO, cast
 from walarchiver.evidence.indexrow import Facts
 
 Line = tuple[bytes, Facts]
-_PIECE, _BITE = 50_000, 1_000
+_PIECE, _BITE = 100_000, 1_000
 
 
 class Spool:
@@ -44,16 +44,18 @@ class Spool:
 
     def _take(self, lines: Iterable[Line]) -> None:
         last = b""
-        piece = self._piece
-        for line in lines:
-            if line[0] < last:
-                self._is_sorted = False
-            last = line[0]
-            if len(piece) == _PIECE:
+        coming = iter(lines)
+        while True:
+            if len(self._piece) == _PIECE:
                 self._put_aside()
-                piece = self._piece
-            piece.append(line)
-            self.count += 1
+            self._piece += islice(coming, _PIECE - len(self._piece))
+            for key, _ in self._piece:
+                if key < last:
+                    self._is_sorted = False
+                last = key
+            self.count += len(self._piece)
+            if len(self._piece) < _PIECE:
+                break
         if not self._is_sorted:
             self._piece.sort(key=itemgetter(0))
 

@@ -46,7 +46,7 @@ _SCHEMA = (
     "CREATE TABLE covered (first BLOB PRIMARY KEY, asked INTEGER) WITHOUT ROWID",
     "CREATE TABLE pending (key BLOB PRIMARY KEY, change INTEGER NOT NULL) WITHOUT ROWID",
     """CREATE TABLE observation (
-    at INTEGER NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (at, kind, value))""",
+    at INTEGER NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (kind, at, value))""",
     "CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     "INSERT INTO class VALUES (0, ''), (1, 'STANDARD')",
     "INSERT INTO counter VALUES ('changes', 0), ('rows', 0)",
@@ -88,8 +88,8 @@ class IndexFile:
                 raise
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection of one's own, that sees one state of the index."""
+    def reading(self, *, is_one_state: bool = True) -> Iterator[sqlite3.Connection]:
+        """A connection of one's own. All its statements see one state of the index, unless not asked for."""
         with translated(self.path):
             with self._keeping:
                 db = self._readers.pop() if self._readers else None
@@ -97,7 +97,8 @@ class IndexFile:
                 db = _connected(self.path, _READER_CACHE_KIB)
                 db.execute("PRAGMA query_only=1")
             try:
-                db.execute("BEGIN")
+                if is_one_state:
+                    db.execute("BEGIN")
                 yield db
             finally:
                 if db.in_transaction:

@@ -144,9 +144,19 @@ class SqliteIndex:
 
     # --- questions
     def history(self, key: str) -> tuple[Row, ...]:
-        with self._file.reading() as db:
-            stored, habit = rows_of(db, key_bytes(key)), self._habit(db)
-        return tuple(shown(self._row(key, row), habit) for row in reversed(stored))
+        ((_, rows),) = self.histories((key,))
+        return rows
+
+    def histories(self, keys: Iterable[str]) -> Iterator[tuple[str, tuple[Row, ...]]]:
+        with self._file.reading(is_one_state=False) as db:
+            habit = None
+            for key in keys:
+                stored = rows_of(db, key_bytes(key))
+                rows = tuple([self._row(key, row) for row in reversed(stored)])
+                if any(row[4] & _UNKNOWN_BEGIN for row in stored):
+                    habit = habit or self._habit(db)
+                    rows = tuple([shown(row, habit) for row in rows])
+                yield key, rows
 
     def as_of(self, moment: StoreMs, *, prefix: str = "", after: str = "") -> Iterator[Row]:
         first, end = _bounds(prefix)

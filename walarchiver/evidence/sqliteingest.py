@@ -17,6 +17,7 @@ from walarchiver.core.keyhistory import absorb, is_stale
 from walarchiver.core.version import StoreMs
 from walarchiver.evidence.indexrow import (
     COLUMNS,
+    LAST_KEY,
     Facts,
     Stored,
     entry_of,
@@ -32,7 +33,7 @@ from walarchiver.evidence.sqlitecoverage import Steps, cover, covered_steps
 from walarchiver.evidence.sqlitefile import IndexFile
 
 ROWS_AT_ONCE = 50_000
-_BULK_ROWS = 100_000
+_BULK_ROWS = 50_000
 _INSERT = f"INSERT OR REPLACE INTO version (key, {COLUMNS}) VALUES ({','.join('?' * 14)})"  # noqa: S608
 
 
@@ -119,6 +120,8 @@ class Taking:
 
     def _before_bulk(self, lines: int) -> None:
         """A large B-tree in random order is made much faster at the end: by `observe` of the whole scan."""
+        if lines <= _BULK_ROWS:
+            return
         with self._file.reading() as db:
             (rows,) = db.execute("SELECT value FROM counter WHERE name='rows'").fetchone()
         if lines - rows > max(_BULK_ROWS, rows // 4):
@@ -191,10 +194,14 @@ def known_rows(
     """The rows of whole keys from `first` on, about so many; and up to which key these are all."""
     known: dict[bytes, list[Stored]] = {}
     select = f"SELECT key, {COLUMNS} FROM version WHERE key>=? AND key<? ORDER BY key, place LIMIT ?"  # noqa: S608
-    last, count = b"", 0
-    for key, *row in db.execute(select, (first, end, rows_max)):
-        known.setdefault(key, []).append(tuple(row))
-        last = key
+    last, count = LAST_KEY, 0
+    for row in db.execute(select, (first, end, rows_max)):
+        key = row[0]
+        if key == last:
+            known[key].append(row[1:])
+        else:
+            known[key] = [row[1:]]
+            last = key
         count += 1
     if count < rows_max:
         return known, end
