@@ -17,7 +17,7 @@ from restore.core.findings import Finding, Kind, findings
 from restore.core.joining import precedes
 from restore.core.model import View
 from restore.core.namesakes import namesakes, unlisted, unseen
-from restore.core.searchrange import SearchRange, before_of, samples_on, search_range
+from restore.core.searchrange import SearchRange, before_of, narrowed, samples_on, search_range
 from restore.core.tables import Listed, Table, Wanted, table_of_file, tables_named
 from restore.core.walk import Branch
 from restore.relationlists import asked_ones, live_lists, saved_lists
@@ -162,6 +162,7 @@ def find(
         if span is None:
             answer.doubts.append("nothing of the asked time is archived on this timeline")
             return answer
+        span = narrowed(span, question.from_us, question.to_us, lambda number: wal.recorded(path, number))
         first, complete = reader.first_of(span, wal)
         branch = Branch(view, path, wal.knowledge())
         answer.start, answer.end = Lsn(first * reader.size), Lsn((span.last + 1) * reader.size)

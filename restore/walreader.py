@@ -119,7 +119,7 @@ class WalReader:
 
         return pages
 
-    def _recorded(self, path: TimelineHistory, number: int) -> SegmentScan | None:
+    def recorded(self, path: TimelineHistory, number: int) -> SegmentScan | None:
         """The scan that the ledger has of a segment, if it holds on this path.
 
         Its last record may end in later files: they must be archived, and the path may not leave the
@@ -158,7 +158,7 @@ class WalReader:
 
     def scan(self, path: TimelineHistory, number: int) -> SegmentScan:
         """The scan of segment `number` as found on a path."""
-        recorded = self._recorded(path, number)
+        recorded = self.recorded(path, number)
         if recorded is not None:
             return recorded
         with self._lock:

@@ -6,22 +6,27 @@ Rules:
 - Clocks are set back at times. The first sample that reaches the start, and the last that has not passed
   the end, bound the range; so a clock that was set back makes it longer, never wrong.
 - Between two neighbouring samples segments are opened to find the place, by halves.
+- At both ends segments are left out of which the ledger has a scan that shows no event of the asked time.
+  In the middle none can be: what happened there may have committed behind it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from restore.core.horizon import SAMPLE_MARGIN_US
 from restore.core.model import Horizon, View
 from walarchiver.core.coverage import coverage_on_path, first_after, segment_on_path
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.moment import CommitTime
+from walarchiver.core.scan import Ending, SegmentScan
 from walarchiver.core.segment import Segment
 
 NEAR = 8
 """So many segments more are read rather than opened to be looked at."""
+
+MAX_US = 2**63 - 1
 
 NewestIn = Callable[[int], CommitTime | None]
 """The newest event time of a segment; None when no transaction ends there."""
@@ -83,6 +88,31 @@ def search_range(
     if later is None:
         return SearchRange(first, reach.last, reach.last, reaches_end=True)
     return SearchRange(first, reach.last, reach.last, reach.missing, later)
+
+
+def narrowed(
+    span: SearchRange, from_us: int, to_us: int, recorded: Callable[[int], SegmentScan | None]
+) -> SearchRange:
+    """Without the segments at both ends in which nothing of the asked time ended, where that is many."""
+    first, last = span.first, span.last
+    while first < last and _all_outside(recorded(first), 0, from_us - 1):
+        first += 1
+    while last > first and _all_outside(recorded(last), to_us + 1, MAX_US):
+        last -= 1
+    return replace(
+        span,
+        first=first if first - span.first > NEAR else span.first,
+        last=last if span.last - last > NEAR else span.last,
+    )
+
+
+def _all_outside(scan: SegmentScan | None, low: int, high: int) -> bool:
+    """Whether a scan tells that every event of its segment has a time low..high."""
+    if scan is None or scan.ending is not Ending.WHOLE:
+        return False
+    if scan.min_time is None or scan.max_time is None:
+        return True
+    return low <= scan.min_time and scan.max_time <= high
 
 
 def _present(view: View, path: TimelineHistory, number: int) -> int | None:

@@ -133,18 +133,32 @@ class _Pace:
         self._context = context
         self._clock = host.clock
         self._bytes = segment_bytes
-        self._began_s = self._told_s = host.clock.monotonic_s()
+        self._began_s = self._told_s = self._seen_s = self._walk_began_s = host.clock.monotonic_s()
+        self._done = self._walk = 0
 
     def elapsed_s(self) -> float:
         return self._clock.monotonic_s() - self._began_s
 
     def report(self, done: int, total: int) -> None:
+        """So many of so many segments are walked; fewer than before: they are walked once more."""
         now_s = self._clock.monotonic_s()
+        if done <= self._done:
+            self._walk, self._walk_began_s = self._walk + 1, self._seen_s
+        self._done, self._seen_s = done, now_s
         if now_s - self._told_s < PROGRESS_INTERVAL_S:
             return
         self._told_s = now_s
-        rate = done * self._bytes / max(self.elapsed_s(), 0.001)
+        rate = done * self._bytes / max(now_s - self._walk_began_s, 0.001)
         left_s = (total - done) * self._bytes / rate
+        again = " once more, for files met on the way" if self._walk else ""
         self._context.progress(
-            f"find: {done} of {total} segments, {rate / 1e6:,.0f} MB/s, {left_s:,.0f} s left"
+            f"find: {100 * done // total} %, {done:,} of {total:,} segments{again}, {rate / 1e6:,.0f} MB/s,"
+            f" {_duration(left_s)} left"
         )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
