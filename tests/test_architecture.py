@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "walarchiver.bucketassembly",
         "walarchiver.clusterservice",
         "walarchiver.gauges",
+        "walarchiver.restorable",
         "walarchiver.status",
         "restore.finding",
         "restore.planserver",

@@ -313,6 +313,35 @@ class Chronology:
             for number, steps in rows
         ]
 
+    def chains(self, timeline: int, first: int, last: int) -> list[tuple[int, int]]:
+        """The chains of a range of any segments, cut to it, in order."""
+        rows = self._rows(
+            "SELECT first, last FROM chain WHERE timeline=? AND first<=? AND last>=? ORDER BY first",
+            *(timeline, last, first),
+        )
+        return [(max(first, _int(low)), min(last, _int(high))) for low, high in rows]
+
+    def points(self, timeline: int, most: int) -> list[tuple[int, str]]:
+        """Where restore points are, by segment and name; the last ones in the order of segments."""
+        rows = self._rows(
+            "SELECT number, name FROM listed WHERE timeline=? AND what='point' ORDER BY number DESC LIMIT ?",
+            *(timeline, most),
+        )
+        return [(_int(number), str(name)) for number, name in rows[::-1]]
+
+    def times(
+        self, timeline: int, first: int, last: int, most: int
+    ) -> list[tuple[int, CommitTime, CommitTime]]:
+        """Where the events of a range lie in time: how many segments at most, oldest and newest, for each
+        segment or for each block of the smallest level that gives no more than `most` rows."""
+        level = next((k for k in range(TOP_LEVEL) if (last - first) // BLOCK**k < most), TOP_LEVEL)
+        rows = self._rows(
+            "SELECT oldest, newest FROM span WHERE timeline=? AND level=? AND number BETWEEN ? AND ?"
+            " AND events>0 ORDER BY number",
+            *(timeline, level, first // BLOCK**level, last // BLOCK**level),
+        )
+        return [(BLOCK**level, CommitTime(_int(low)), CommitTime(_int(high))) for low, high in rows]
+
     def _each(self, value: str, timeline: int, first: int, last: int) -> list[int | None]:
         """An aggregate of each of the ranges of blocks that make up a range."""
         sql = f"SELECT {value} FROM span WHERE timeline=? AND level=? AND number BETWEEN ? AND ?"  # noqa: S608

@@ -30,6 +30,7 @@ from walarchiver.format.records import BackupRecord
 from walarchiver.pathsamples import PathSamples
 from walarchiver.ports import Clock
 from walarchiver.production import production_timeline
+from walarchiver.restorable import Spans, before_fork, damaged, recoverable, recoverable_members
 
 SCHEMA_VERSION = 1
 
@@ -121,7 +122,7 @@ def status_of(archive: Archive, clock: Clock, kept: Kept | None = None) -> Statu
     path = catalog.histories().get(timeline, TimelineHistory(timeline))
     runs = tuple(Run(*run) for run in catalog.runs())
     backups = tuple(catalog.backups())
-    bad = list(_damaged(archive))
+    bad = list(damaged(archive))
     usable = without(runs, (segment for segment, _ in bad))
     earliest, latest, reason = _window(archive, path, usable, backups)
     highest = catalog.last_segment(timeline)
@@ -157,13 +158,6 @@ def status_of(archive: Archive, clock: Clock, kept: Kept | None = None) -> Statu
         kept=kept,
         kept_problem=None if kept is None else kept.problem(catalog),
     )
-
-
-def _damaged(archive: Archive) -> Iterator[tuple[Segment, str]]:
-    """Segments that cannot be followed to their end, and why."""
-    for scan in archive.catalog.bad_scans():
-        with contextlib.suppress(NotAWalFile):
-            yield Segment.parse(scan.name, archive.segment_size), scan.problem
 
 
 def _told_gaps(archive: Archive, runs: tuple[Run, ...]) -> Iterator[Run]:
@@ -223,14 +217,6 @@ def _window(
     return earliest, latest, reason
 
 
-def before_fork(path: TimelineHistory, timeline: int, position: Lsn) -> bool:
-    """Whether what `timeline` held up to `position` is part of the path."""
-    if timeline not in path.path:
-        return False
-    end = path.end(timeline)
-    return end is None or position <= end
-
-
 def status_document(archive: Archive, clock: Clock, kept: Kept | None = None) -> dict[str, object]:
     """`status --output json` of one cluster."""
     status = status_of(archive, clock, kept)
@@ -244,6 +230,7 @@ def status_document(archive: Archive, clock: Clock, kept: Kept | None = None) ->
         "latest_restorable": None if status.latest is None else format_rfc3339(status.latest),
         "earliest_restorable": None if status.earliest is None else format_rfc3339(status.earliest),
         "reason": status.reason,
+        "recoverable": recoverable_members(recoverable(Spans(archive).all())),
         "timeline": status.timeline,
         "last_segment": status.last_segment,
         "segments": status.segments,

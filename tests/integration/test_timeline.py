@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -13,8 +14,11 @@ from tests.integration.scene import Scene, Scenes, until
 from tests.kit.postgres import seldom
 from walarchiver.core.lsn import Lsn, parse_lsn
 from walarchiver.core.moment import CommitTime
-from walarchiver.operate.chronicle import Chronicle, ForkPoint, Hole, Span, Stretch
+from walarchiver.core.scan import Event, EventKind
+from walarchiver.operate.chronicle import Chronicle, Damage, ForkPoint, Hole, Span, Stretch
+from walarchiver.operate.contents import Activity, NamedPoint, PreparedSpan, Told
 from walarchiver.operate.drawing import COLUMNS, Axis, draw
+from walarchiver.restorable import recoverable
 
 
 def promote(scene: Scene) -> None:
@@ -51,6 +55,7 @@ def test_backups_gaps_forks_and_restorable_spans_are_told(scenes: Scenes) -> Non
     lost = lose_segment(scene)
     scene.archive_all()
     (second,) = scene.json("backup")["backups"]
+    scene.cluster.psql("SELECT pg_create_restore_point('before it')")
     promote(scene)
     scene.archive_all()
     after = scene.json("timeline")
@@ -65,6 +70,16 @@ def test_backups_gaps_forks_and_restorable_spans_are_told(scenes: Scenes) -> Non
     assert spans.keys() == {(b, t) for b in (first["id"], second["id"]) for t in (1, 2)}
     assert spans[first["id"], 1]["last_segment"] < lost
     assert spans[second["id"], 2]["last_segment"].startswith("00000002")
+    (point,) = [one for one in after["restore_points"] if one["timeline"] == 1]
+    assert (point["name"], point["timeline"]) == ("before it", 1)
+    assert second["stop_time"] < point["time"] < fork["recorded"]
+    assert [one["timeline"] for one in after["recoverable"]] == [1, 2]
+    assert scene.json("status")["recoverable"] == after["recoverable"]
+    for one in after["recoverable"]:
+        assert one["earliest"] == one["intervals"][0]["from"]
+        assert one["latest"] == one["intervals"][-1]["to"]
+    assert {one["scanned"] == one["segments"] for one in after["wal"]} == {True}
+    assert sum(one["commits"] for one in after["wal"]) > 0
 
     text = scene.call("timeline").stdout
     lanes = dict(re.findall(rf"^(\S[^|\n]*?) +\|(.{{{COLUMNS}}})\|$", text, re.MULTILINE))
@@ -74,6 +89,9 @@ def test_backups_gaps_forks_and_restorable_spans_are_told(scenes: Scenes) -> Non
     assert "Y" in lanes["timeline 2"]
     assert f"{lost} to {lost} (1 segments) are missing" in text
     assert "No WAL was opened" in text
+    assert "'before it' at " in text
+    assert "*" in lanes["points 1"]
+    assert "c" in lanes["commits 1"]
 
 
 def test_the_axis_can_be_cut_and_odd_bounds_are_refused(scenes: Scenes) -> None:
@@ -116,6 +134,10 @@ def chronicle(
     spans: tuple[Span, ...] = (),
 ) -> Chronicle:
     return Chronicle(1, (), stretches, holes, forks, spans)
+
+
+def event(kind: EventKind, xid: int, at: int, gid: str | None = None) -> Event:
+    return Event(kind, Lsn(at), Lsn(at + 8), xid, CommitTime(at), gid)
 
 
 def lane(drawn: str, name: str) -> str:
@@ -179,3 +201,56 @@ def test_columns_are_in_order_for_every_moment() -> None:
     assert all(one <= other for one, other in pairwise(columns))
     assert (columns[0], columns[-1]) == (0, COLUMNS - 1)
     assert Axis(7, 7).column(7) == 0
+
+
+def test_what_scans_tell_is_drawn_and_listed() -> None:
+    told = Told(3, 1200, 5 * SECOND, 30 * SECOND, event(EventKind.COMMIT, 740, 30 * SECOND))
+    begun = event(EventKind.PREPARE, 700, 6 * SECOND, "one")
+    whole = replace(
+        chronicle((Stretch(1, "A", "D", 4, 0, 40 * SECOND, told),)),
+        damage=(Damage(1, "B", "record at 0/28 fails its checksum", 12 * SECOND),),
+        points=(NamedPoint(1, "mark", Lsn(0x300), 20 * SECOND),),
+        prepared=(
+            PreparedSpan(begun, event(EventKind.ABORT_PREPARED, 700, 9 * SECOND)),
+            PreparedSpan(event(EventKind.PREPARE, 701, 60 * SECOND), None),
+        ),
+        activity=(
+            Activity(1, 5 * SECOND, 8 * SECOND, dense=False),
+            Activity(1, 15 * SECOND, 17 * SECOND, dense=True),
+        ),
+    )
+    drawn = draw(whole, AXIS)
+    assert lane(drawn, "commits 1").rstrip() == " " * 5 + "c  c" + " " * 6 + "ccc"
+    assert lane(drawn, "points 1").rstrip() == " " * 20 + "*"
+    assert lane(drawn, "prepared") == " " * 6 + "pppp" + " " * 50 + "p" * 12
+    assert lane(drawn, "timeline 1")[12] == "!"
+    for words in (
+        "1,200 commits, transactions from 1970-01-01 00:00:05Z to 1970-01-01 00:00:30Z; the last commit is "
+        "transaction 740; 1 segments are not scanned",
+        "'one', transaction 700, rolled back at 1970-01-01 00:00:09Z",
+        "transaction 701, still prepared at the end of the WAL",
+        "B cannot be followed: record at 0/28 fails its checksum",
+        "'mark' at 0/300 on timeline 1",
+    ):
+        assert words in drawn, words
+    cut = whole.within(50 * SECOND, 70 * SECOND)
+    assert (cut.damage, cut.points, cut.activity) == ((), (), ())
+    assert [one.begun.xid for one in cut.prepared] == [701]
+
+
+def test_intervals_that_touch_are_one() -> None:
+    def span(backup: str, timeline: int, first: int, last: int | None) -> Span:
+        return Span(backup, timeline, CommitTime(first), None if last is None else CommitTime(last), "S")
+
+    found = recoverable(
+        [
+            span("a", 1, 5, 9),
+            span("c", 1, 20, 30),
+            span("b", 1, 10, 12),
+            span("d", 1, 40, None),
+            span("a", 2, 5, 8),
+        ]
+    )
+    assert [(one.timeline, one.intervals) for one in found] == [(1, ((5, 12), (20, 30))), (2, ((5, 8),))]
+    assert (found[0].earliest, found[0].latest) == (5, 30)
+    assert recoverable([span("d", 1, 40, None)]) == ()

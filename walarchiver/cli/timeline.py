@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from restore.core.model import AtTime
+from restore.core.planfile import event_to_json
 from restore.core.when import parse_when
 from walarchiver.assembly import Archive, Host, open_archive
 from walarchiver.cli.asking import prove_horizon
@@ -17,6 +18,7 @@ from walarchiver.core.moment import format_rfc3339
 from walarchiver.errors import UsageError
 from walarchiver.operate.chronicle import Chronicle, Hole, Stretch, chronicle_of
 from walarchiver.operate.drawing import UNKNOWN, Axis, draw
+from walarchiver.restorable import recoverable, recoverable_members
 
 if TYPE_CHECKING:
     from walarchiver.cli.main import Subparsers
@@ -74,8 +76,12 @@ def _members(archive: Archive, shown: Chronicle, axis: Axis) -> dict[str, object
         "to": format_rfc3339(axis.to_us),
         "timeline": shown.current,
         "backups": [backup_members(record) for record in shown.backups],
-        "wal": [_stretch(one) for one in shown.stretches],
+        "wal": [{**_stretch(one), **_told(one)} for one in shown.stretches],
         "gaps": [_stretch(one) for one in shown.holes],
+        "damaged": [
+            {"segment": one.name, "problem": one.problem, "recorded": format_rfc3339(one.at_us)}
+            for one in shown.damage
+        ],
         "forks": [
             {
                 "timeline": fork.timeline,
@@ -95,7 +101,32 @@ def _members(archive: Archive, shown: Chronicle, axis: Axis) -> dict[str, object
             }
             for span in shown.spans
         ],
+        "recoverable": recoverable_members(recoverable(shown.spans)),
+        "restore_points": [
+            {
+                "name": point.name,
+                "lsn": format_lsn(point.lsn),
+                "time": format_rfc3339(point.at_us),
+                "timeline": point.timeline,
+            }
+            for point in shown.points
+        ],
+        "prepared": [
+            {"begun": event_to_json(one.begun), "ended": event_to_json(one.ended)} for one in shown.prepared
+        ],
         "not_known": list(UNKNOWN),
+    }
+
+
+def _told(one: Stretch) -> dict[str, object]:
+    """What scans tell of a stretch."""
+    told = one.told
+    return {
+        "scanned": told.scanned,
+        "commits": told.commits,
+        "first_event_time": None if told.first_us is None else format_rfc3339(told.first_us),
+        "last_event_time": None if told.last_us is None else format_rfc3339(told.last_us),
+        "last_commit": event_to_json(told.last_commit),
     }
 
 

@@ -1,29 +1,27 @@
-"""What the ledger alone tells of a cluster's time: backups, runs of WAL, holes, forks, restorable spans.
+"""What the ledger alone tells of a cluster's time: backups, runs of WAL and what is in them, holes, forks.
 
 Rules:
-- No WAL is opened, so nothing is said about what is in it. A segment's place in time is when it was
-  recorded (on the archiving host's clock): what it holds is older.
-- A span is what the horizon proves behind a base backup: every second in it can be restored. Between
-  what is proven and the end of the WAL there may be more; `plan`, which opens the WAL, knows.
+- No WAL is opened: what is in it is told by recorded scans (`contents.py`), in the server's time. A segment's
+  own place in time is when it was recorded (on the archiving host's clock): what it holds is older.
+- What can be restored is told as `status` tells it (`walarchiver/restorable.py`).
 - Holes are looked for along every timeline's path, so one that lies across a fork is seen too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from restore.core.horizon import SAMPLE_MARGIN_US
 from walarchiver.assembly import Archive
 from walarchiver.core.coverage import Run, Runs, coverage_on_path, first_after, segment_on_path
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
-from walarchiver.core.moment import CommitTime
 from walarchiver.core.segment import Segment
 from walarchiver.format.records import BackupRecord, HistoryRecord, WalRecord
-from walarchiver.pathsamples import PathSamples
+from walarchiver.operate.contents import Activity, Contents, NamedPoint, PreparedSpan, Told
 from walarchiver.production import production_timeline
-from walarchiver.status import before_fork
+from walarchiver.restorable import Span as Span
+from walarchiver.restorable import Spans, damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +34,7 @@ class Stretch:
     segments: int
     from_us: int
     to_us: int
+    told: Told = field(default_factory=Told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +60,14 @@ class ForkPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """What a base backup makes restorable on the path to `timeline`.
+class Damage:
+    """A segment that is archived and cannot be followed to its end."""
 
-    `to_us` None: the backup itself can be restored, but no second behind it is proven.
-    """
-
-    backup: str
     timeline: int
-    from_us: CommitTime
-    to_us: CommitTime | None
-    last_segment: str
+    name: str
+    problem: str
+    at_us: int
+    """When it was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +80,11 @@ class Chronicle:
     holes: tuple[Hole, ...]
     forks: tuple[ForkPoint, ...]
     spans: tuple[Span, ...]
+    damage: tuple[Damage, ...] = ()
+    points: tuple[NamedPoint, ...] = ()
+    prepared: tuple[PreparedSpan, ...] = ()
+    """On production's path."""
+    activity: tuple[Activity, ...] = ()
 
     def began_us(self) -> int | None:
         """The oldest moment that anything is known of."""
@@ -103,6 +104,10 @@ class Chronicle:
             tuple(h for h in self.holes if touches(h.from_us, h.to_us)),
             tuple(f for f in self.forks if touches(f.at_us, f.at_us)),
             tuple(s for s in self.spans if touches(s.from_us, s.to_us)),
+            tuple(d for d in self.damage if touches(d.at_us, d.at_us)),
+            tuple(p for p in self.points if touches(p.at_us, p.at_us)),
+            tuple(p for p in self.prepared if touches(p.begun.time, p.ended.time if p.ended else to_us)),
+            tuple(a for a in self.activity if touches(a.from_us, a.to_us)),
         )
 
 
@@ -117,27 +122,30 @@ class _Reader:
         self._size = archive.segment_size
         self._runs: Runs = tuple(Run(*run) for run in archive.catalog.runs())
         self._histories = archive.catalog.histories()
-        self._samples = PathSamples(archive.catalog, self._size)
-        self._backups = archive.catalog.backups()
+        self._spans = Spans(archive)
+        self._contents = Contents(archive.catalog, int(archive.system), self._size)
+        self._damaged = tuple(damaged(archive))
 
     def read(self) -> Chronicle:
-        paths = list(self._paths())
-        holes = {(hole.first, hole.last): hole for path in paths for hole in self._holes(path)}
-        spans = {(span.backup, span.timeline): span for path in paths for span in self._spans(path)}
+        holes = {(hole.first, hole.last): hole for path in self._spans.paths() for hole in self._holes(path)}
+        current = production_timeline(self._catalog, self._size) or 1
+        path = self._histories.get(current, TimelineHistory(current))
         return Chronicle(
-            current=production_timeline(self._catalog, self._size) or 1,
-            backups=tuple(self._backups),
+            current=current,
+            backups=tuple(self._catalog.backups()),
             stretches=tuple(self._stretch(run) for run in self._runs),
             holes=tuple(sorted(holes.values(), key=lambda hole: (hole.from_us, hole.first))),
             forks=tuple(self._forks()),
-            spans=tuple(sorted(spans.values(), key=lambda span: (span.from_us, span.timeline))),
+            spans=self._spans.all(),
+            damage=tuple(self._damage()),
+            points=tuple(point for run in self._runs for point in self._contents.points(run)),
+            prepared=tuple(self._contents.prepared(path, self._runs)),
+            activity=tuple(one for run in self._runs for one in self._contents.activity(run)),
         )
 
-    def _paths(self) -> Iterator[TimelineHistory]:
-        """One path per timeline that anything is recorded of."""
-        timelines = {run.timeline for run in self._runs} | {*self._histories}
-        for timeline in sorted(timelines):
-            yield self._histories.get(timeline, TimelineHistory(timeline))
+    def _damage(self) -> Iterator[Damage]:
+        for segment, problem in self._damaged:
+            yield Damage(segment.timeline, segment.name(self._size), problem, at_us=self._recorded(segment))
 
     def _recorded(self, segment: Segment) -> int:
         return self._catalog.recorded_us(WalRecord.kind, segment.name(self._size)) or 0
@@ -151,6 +159,7 @@ class _Reader:
             run.last - run.first + 1,
             self._recorded(first),
             self._recorded(last),
+            self._contents.told(run),
         )
 
     def _holes(self, path: TimelineHistory) -> Iterator[Hole]:
@@ -176,18 +185,3 @@ class _Reader:
             name = f"{timeline:08X}.history"
             at_us = self._catalog.recorded_us(HistoryRecord.kind, name) or 0
             yield ForkPoint(timeline, fork.parent, fork.switch, at_us)
-
-    def _spans(self, path: TimelineHistory) -> Iterator[Span]:
-        for backup in sorted(self._backups, key=lambda backup: backup.stop_lsn, reverse=True):
-            if not before_fork(path, backup.timeline, backup.stop_lsn):
-                continue
-            reach = coverage_on_path(self._runs, path, self._size, backup.start_lsn // self._size)
-            if reach.last is None or (reach.last + 1) * self._size < backup.stop_lsn:
-                continue
-            end = Lsn((reach.last + 1) * self._size)
-            seen = self._samples.newest(path, backup.stop_lsn, end)
-            until = None if seen is None else CommitTime(seen - SAMPLE_MARGIN_US)
-            if until is not None and until < backup.stop_time:
-                until = None
-            last = segment_on_path(path, reach.last, self._size).name(self._size)
-            yield Span(backup.backup, path.timeline, backup.stop_time, until, last)

@@ -12,13 +12,18 @@ from dataclasses import dataclass
 
 from walarchiver.core.lsn import format_lsn
 from walarchiver.core.moment import as_datetime
-from walarchiver.operate.chronicle import Chronicle, Span
+from walarchiver.operate.chronicle import Chronicle, Stretch
+from walarchiver.operate.contents import PreparedSpan
+from walarchiver.restorable import Span, recoverable
 
 COLUMNS = 72
-_LEGEND = "B base backup   = WAL   x missing WAL   Y fork   # every second restorable   ? backup only"
+_LEGEND = (
+    "B base backup   = WAL   x missing WAL   ! damaged WAL   Y fork",
+    "# every second restorable   ? backup only   c transactions ended   * restore point   p prepared",
+)
 UNKNOWN = (
     "WAL stands where it was recorded, on the archiving host's clock; what is in it is older.",
-    "No WAL was opened: commits, transactions and restore points in it are not known here (`plan` opens it).",
+    "No WAL was opened: commits, restore points and prepared transactions are those that scans recorded.",
     "Whether the recorded bytes are still intact is not known here (`verify` reads them).",
 )
 
@@ -79,7 +84,7 @@ def draw(chronicle: Chronicle, axis: Axis) -> str:
         "",
         *(f"{name:<{width}} |{lane}|" for name, lane in lanes),
         "",
-        _LEGEND,
+        *_LEGEND,
         "",
         *_listed(chronicle),
         "",
@@ -95,6 +100,7 @@ def _lanes(chronicle: Chronicle, axis: Axis) -> Iterator[tuple[str, _Lane]]:
     yield "backups", backups
     forks = {fork.timeline: fork for fork in chronicle.forks}
     for timeline in sorted({one.timeline for one in chronicle.stretches} | {*forks}):
+        yield from _told_lanes(chronicle, axis, timeline)
         lane = _Lane(axis)
         for stretch in chronicle.stretches:
             if stretch.timeline == timeline:
@@ -102,6 +108,9 @@ def _lanes(chronicle: Chronicle, axis: Axis) -> Iterator[tuple[str, _Lane]]:
         for hole in chronicle.holes:
             if hole.timeline == timeline:
                 lane.inside("x", hole.from_us, hole.to_us)
+        for damage in chronicle.damage:
+            if damage.timeline == timeline:
+                lane.put("!", damage.at_us)
         if timeline in forks:
             lane.put("Y", forks[timeline].at_us)
         yield f"timeline {timeline}", lane
@@ -114,6 +123,30 @@ def _lanes(chronicle: Chronicle, axis: Axis) -> Iterator[tuple[str, _Lane]]:
             if span.to_us is not None:
                 lane.fill("#", span.from_us, span.to_us)
         yield "restorable" + ("" if timeline == chronicle.current else f" on {timeline}"), lane
+
+
+def _told_lanes(chronicle: Chronicle, axis: Axis, timeline: int) -> Iterator[tuple[str, _Lane]]:
+    """What scans tell of a timeline: when transactions ended, and named moments above them."""
+    lane = _Lane(axis)
+    activity = [one for one in chronicle.activity if one.timeline == timeline]
+    for one in activity:
+        lane.put("c", one.from_us)
+        lane.put("c", one.to_us)
+        if one.dense:
+            lane.fill("c", one.from_us, one.to_us)
+    if activity:
+        yield f"commits {timeline}", lane
+    if timeline == chronicle.current and chronicle.prepared:
+        lane = _Lane(axis)
+        for span in chronicle.prepared:
+            lane.fill("p", span.begun.time, axis.to_us if span.ended is None else span.ended.time)
+        yield "prepared", lane
+    points = [one for one in chronicle.points if one.timeline == timeline]
+    if points:
+        lane = _Lane(axis)
+        for point in points:
+            lane.put("*", point.at_us)
+        yield f"points {timeline}", lane
 
 
 def _restorable_timelines(chronicle: Chronicle) -> list[int]:
@@ -132,19 +165,55 @@ def _listed(chronicle: Chronicle) -> Iterator[str]:
         yield (
             f"WAL         {_time(stretch.from_us)}  timeline {stretch.timeline}: {stretch.first} to "
             f"{stretch.last} ({stretch.segments:,} segments), recorded until {_time(stretch.to_us)}"
+            f"{_told(stretch)}"
         )
     for hole in chronicle.holes:
         yield (
             f"gap         {_time(hole.from_us)}  timeline {hole.timeline}: {hole.first} to {hole.last} "
             f"({hole.segments:,} segments) are missing; WAL goes on at {_time(hole.to_us)}"
         )
+    for damage in chronicle.damage:
+        yield f"damage      {_time(damage.at_us)}  {damage.name} cannot be followed: {damage.problem}"
     for fork in chronicle.forks:
         yield (
             f"fork        {_time(fork.at_us)}  timeline {fork.timeline} leaves timeline {fork.parent} at "
             f"{format_lsn(fork.switch)}"
         )
+    for point in chronicle.points:
+        yield (
+            f"point       {_time(point.at_us)}  {point.name!r} at {format_lsn(point.lsn)} on timeline "
+            f"{point.timeline}"
+        )
+    for prepared in chronicle.prepared:
+        yield f"prepared    {_time(prepared.begun.time)}  {_prepared(prepared)}"
     for span in chronicle.spans:
         yield f"restorable  {_time(span.from_us)}  {_span(span)}"
+    for found in recoverable(chronicle.spans):
+        for first, last in found.intervals:
+            yield (f"recoverable {_time(first)}  every second until {_time(last)}, timeline {found.timeline}")
+
+
+def _told(stretch: Stretch) -> str:
+    """What scans tell of a stretch, as the rest of its line."""
+    told = stretch.told
+    parts = []
+    if told.first_us is not None and told.last_us is not None:
+        ended = f"transactions from {_time(told.first_us)} to {_time(told.last_us)}"
+        parts.append(f"{told.commits:,} commits, {ended}")
+    if told.last_commit is not None:
+        parts.append(f"the last commit is transaction {told.last_commit.xid}")
+    if told.scanned < stretch.segments:
+        parts.append(f"{stretch.segments - told.scanned:,} segments are not scanned")
+    return "".join(f"; {part}" for part in parts)
+
+
+def _prepared(span: PreparedSpan) -> str:
+    name = "" if span.begun.gid is None else f"{span.begun.gid!r}, "
+    text = f"{name}transaction {span.begun.xid}"
+    if span.ended is None:
+        return f"{text}, still prepared at the end of the WAL"
+    how = "committed" if span.ended.kind.is_commit else "rolled back"
+    return f"{text}, {how} at {_time(span.ended.time)}"
 
 
 def _span(span: Span) -> str:
