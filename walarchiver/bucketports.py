@@ -194,6 +194,42 @@ class EvidenceBucket(Protocol):
     def close(self) -> None: ...
 
 
+# --- the bucket's notifications ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FeedMessage:
+    """One message; `handle` is the feed's own."""
+
+    handle: str
+    text: str
+
+
+class EventFeed(Protocol):
+    """A queue of notifications. Calls block for seconds at most. Raises StoreUnavailable, StoreDenied."""
+
+    @property
+    def name(self) -> str: ...
+
+    def take(self) -> tuple[FeedMessage, ...]:
+        """Some messages that were not taken yet; none when the feed is empty now."""
+        ...
+
+    def done(self, messages: Iterable[FeedMessage]) -> None:
+        """What they tell is in the index."""
+        ...
+
+    def put_aside(self, message: FeedMessage, reason: str) -> None:
+        """Keep it where a person finds it; it does not come again."""
+        ...
+
+    def kept_ms(self) -> int | None:
+        """How long an untaken message is kept; None: for ever."""
+        ...
+
+    def close(self) -> None: ...
+
+
 # --- the index ---------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import botocore.config
 import botocore.credentials
@@ -116,6 +116,14 @@ class _ChainProvider:
 def connected(options: S3Options, clock: Clock) -> S3Calls:
     """A client for these options. Raises ConfigError, StoreDenied or StoreUnavailable."""
     options.check()
+    client: S3Calls = connected_to("s3", options, clock, endpoint=options.endpoint, region=options.region)
+    return client
+
+
+def connected_to(
+    service: str, options: S3Options, clock: Clock, *, endpoint: str | None, region: str | None
+) -> Any:
+    """A client of this service with the credentials, limits and CA of the options. Raises as `connected`."""
     for name in ("botocore", "boto3", "urllib3"):
         if logging.getLogger(name).getEffectiveLevel() < logging.INFO:
             logging.getLogger(name).setLevel(logging.INFO)
@@ -132,16 +140,15 @@ def connected(options: S3Options, clock: Clock) -> S3Calls:
                 "no credentials were found for the object store",
                 hint="Set `credentials_file` or `credentials_command`, or give this host a role.",
             )
-        client: S3Calls = session.create_client(
-            "s3",
-            region_name=options.region or session.get_config_variable("region") or "us-east-1",
-            endpoint_url=options.endpoint,
+        return session.create_client(
+            service,
+            region_name=region or session.get_config_variable("region") or "us-east-1",
+            endpoint_url=endpoint,
             verify=True if options.ca_file is None else str(options.ca_file),
             config=_config(options),
         )
     except LIBRARY_ERRORS as failure:
         raise explained("open the object store", failure) from failure
-    return client
 
 
 @cache
