@@ -161,7 +161,22 @@ def frame(plain: bytes, **parameters: int) -> bytes:
     return zstandard.ZstdCompressor(compression_params=chosen).compress(plain)
 
 
+BLOCK = 128 << 10
+"""The most that a block of a frame gives."""
+
+
+def spelled_frame(content: int, *blocks: bytes) -> bytes:
+    """A frame of raw blocks, a window of 1 MiB, that announces what it likes; its checksum is nothing."""
+    head = b"\x28\xb5\x2f\xfd" + bytes([0b10000100, 10 << 3]) + content.to_bytes(4, "little")
+    last = len(blocks) - 1
+    framed = ((len(block) << 3 | (n == last)).to_bytes(3, "little") + block for n, block in enumerate(blocks))
+    return head + b"".join(framed) + bytes(4)
+
+
 HOSTILE: dict[str, Callable[[], tuple[bytes, int]]] = {
+    "more in a block than announced": lambda: (spelled_frame(10, b"x" * 1000, b"y"), 10),
+    "more behind its window than announced": lambda: (spelled_frame(3 << 20, *[b"x" * BLOCK] * 30), 3 << 20),
+    "less in its blocks than announced": lambda: (spelled_frame(3000, b"x" * 1000), 3000),
     "no checksum": lambda: (frame(b"12345", write_checksum=0), 5),
     "no content size": lambda: (frame(b"12345", write_content_size=0), 5),
     "longer than announced": lambda: (frame(b"12345"), 4),
