@@ -131,14 +131,15 @@ class Archiver:
             digest, length = await loop.run_in_executor(self._cpu, self.digest, file, path)
             refuse_other_content(name, recorded, digest, length, self.catalog)
             return Archived(name, length, fresh=False)
-        for left in reversed(range(SEALINGS_MAX)):
+        left = SEALINGS_MAX
+        while True:
+            left -= 1
             try:
                 return await self._archive_new(name, file, path)
             except EpochOutdated:
                 if not left:
                     raise
                 await loop.run_in_executor(self._io, self._depositor.reread_keyrings)
-        raise AssertionError("the last sealing returned or raised")
 
     async def _archive_new(self, name: str, file: WalFile, path: Path) -> Archived:
         deposited = await self.deposit(name, file, path)
