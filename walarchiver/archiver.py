@@ -33,7 +33,7 @@ from walarchiver.format.scans import ScanRecord
 from walarchiver.ledger import Proposal
 from walarchiver.ledgerqueue import LedgerQueue
 from walarchiver.offered import ClusterFacts, Offered, Unchanged, open_offered, unchanged
-from walarchiver.scanner import Scanner
+from walarchiver.scanner import Scans
 
 PART_BYTES = 64 << 20
 """Plain bytes per object; docs/format.md."""
@@ -72,7 +72,7 @@ class Archiver:
         cpu: Executor,
         io: Executor,
         budget: ByteBudget,
-        scanner: Scanner | None = None,
+        scanner: Scans | None = None,
         companions: Callable[[WalFile], tuple[Record, ...]] = lambda _file: (),
         accompanied: Callable[[Sequence[Record]], None] = lambda _records: None,
         observe: Callable[[str], None] = lambda _step: None,
@@ -167,15 +167,16 @@ class Archiver:
         """Check, seal and store a file: its record and the keys it used, neither recorded yet."""
         loop = asyncio.get_running_loop()
         scanner = self._scanner if isinstance(file, SegmentFile) else None
+        keep = scanner is not None and scanner.keeps
         offered = await loop.run_in_executor(
-            self._io, partial(open_offered, self.cluster, file, path, keep=scanner is not None)
+            self._io, partial(open_offered, self.cluster, file, path, keep=keep)
         )
         try:
             objects: list[StoredObject] = []
             epochs: set[str] = set()
             scans: tuple[ScanRecord, ...] = ()
             while offered.left or not objects:
-                async with self._budget.hold(min(PART_BYTES, offered.left) * (2 if scanner else 1)):
+                async with self._budget.hold(min(PART_BYTES, offered.left) * (2 if keep else 1)):
                     sealed = await loop.run_in_executor(self._cpu, self._seal_next, name, offered)
                     epochs.add(sealed.epoch)
                     self._observe("archive: sealed")
@@ -191,7 +192,7 @@ class Archiver:
         return Deposited(offered.record(name, tuple(objects)), frozenset(epochs), scans)
 
     async def _scan(
-        self, scanner: Scanner, offered: Offered, put: asyncio.Future[StoredObject]
+        self, scanner: Scans, offered: Offered, put: asyncio.Future[StoredObject]
     ) -> tuple[ScanRecord, ...]:
         """Walk a segment while it is being put; its last record may go on in the file behind it, which
         PostgreSQL has had time to write by then."""

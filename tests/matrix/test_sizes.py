@@ -81,6 +81,8 @@ def test_segments_of_a_gigabyte_need_no_gigabyte_of_memory(scenes: Scenes) -> No
     server = scene.stage.server
     assert server is not None
     assert memory_peak(server.pid) < RSS_MAX
+    unscanned = scene.json("catalog", "scan", "--dry-run")
+    assert unscanned["unscanned"] == 0, "they are not scanned while they are archived"
     into = scene.stage.folder / "r"
     words = scene.restore_words("latest", into, "--start")
     told, peak = run_measured(scene, *words, config=scene.reader(fetch_deadline='"120s"'))

@@ -153,7 +153,7 @@ class _Doctor:
         server = self._examination.server
         size = 16 << 20 if server is None else int(server.settings.get("wal_segment_size", 16 << 20))
         yield from disk_findings(self._host.settings.server.state, self._section.data_directory, size)
-        yield scan_finding(size)
+        yield scan_finding()
 
     # --- repositories ------------------------------------------------------------------------------
 

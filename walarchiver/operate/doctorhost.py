@@ -8,13 +8,11 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from walarchiver.core.segment import SegmentBytes
 from walarchiver.core.skim import COMPILED
 from walarchiver.errors import WalarchiverError
 from walarchiver.gauges import count_ready
 from walarchiver.operate.findings import Finding, Level, fail, met, ok, warn
 from walarchiver.postgres.control import read_data_directory
-from walarchiver.scanner import scans_while_archiving
 
 FREE_WARN = 0.10
 FREE_FAIL = 0.03
@@ -47,14 +45,13 @@ def disk_findings(state: Path, data_directory: Path | None, segment_bytes: int) 
         yield ok("backlog", f"{waiting} WAL files wait to be archived")
 
 
-def scan_finding(segment_bytes: int) -> Finding:
+def scan_finding() -> Finding:
     """Whether segments are scanned while they are archived, and by what."""
-    if scans_while_archiving(SegmentBytes(segment_bytes)):
+    if COMPILED:
         return ok("wal scan", "compiled: every segment is scanned while it is archived")
-    why = "they are too large" if COMPILED else "the compiled part is not installed"
     return warn(
         "wal scan",
-        f"segments are archived without a scan: {why}",
+        "segments are archived without a scan: the compiled part is not installed",
         "Plans then open the segments that they need to see. Run `walarchiver catalog scan` now and then, "
         "where a custodian's key is.",
     )
