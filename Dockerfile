@@ -6,7 +6,8 @@
 # It runs with a read-only root: what changes lies in two volumes, the state (a cache) and the socket's folder.
 # deploy/compose shows it beside PostgreSQL and an S3 store.
 
-FROM python:3.13-slim-bookworm AS builder
+# The large image has a C compiler, for the compiled scan; nothing but /opt/walarchiver goes on from here.
+FROM python:3.13-bookworm AS builder
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
@@ -31,7 +32,8 @@ COPY restore/ restore/
 COPY deploy/health.py /opt/walarchiver/
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/walarchiver/bin/python install --no-deps --no-index dist/walarchiver-*.whl \
-    && pip --python /opt/walarchiver/bin/python check
+    && pip --python /opt/walarchiver/bin/python check \
+    && /opt/walarchiver/bin/python -I -c 'import walarchiver.core._walskim'
 
 
 FROM python:3.13-slim-bookworm

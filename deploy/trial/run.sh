@@ -100,6 +100,13 @@ ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 CMD ["python3"]
 TEXT
 
+# The image without -slim has a compiler.
+mkdir "$context/compiling"
+cat >"$context/compiling/Dockerfile" <<'TEXT'
+FROM python:3.13-slim-bookworm
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
+TEXT
+
 # The program's own test servers, found or fetched as `walarchiver demo` does.
 binaries=$("$source/dev" shell python -c 'from walarchiver.embedded.binaries import postgres_bin, weed_binary
 print(postgres_bin(18).parent)
@@ -126,6 +133,7 @@ RUN chmod 0755 /usr/bin/weed && ln -s /bin/busybox /usr/bin/wget && mkdir /data
 ENTRYPOINT ["weed"]
 TEXT
 docker build --quiet --tag python:3.13-slim-bookworm "$context/python" >/dev/null
+docker build --quiet --network host --tag python:3.13-bookworm "$context/compiling" >/dev/null
 docker build --quiet --tag postgres:18-bookworm "$context/postgres" >/dev/null
 docker build --quiet --tag chrislusf/seaweedfs:latest "$context/s3" >/dev/null
 rm -rf "$context"

@@ -34,6 +34,12 @@ def test_it_runs_as_the_user_that_owns_data_directories_and_not_as_root(engine: 
     assert engine.run("run", "--rm", *CONTAINED, "--entrypoint", "id", image, "-u") == "999"
 
 
+def test_the_compiled_scan_is_in_it_and_no_compiler(engine: Engine, image: str) -> None:
+    python = ["run", "--rm", *CONTAINED, "--entrypoint", "/opt/walarchiver/bin/python", image, "-I", "-c"]
+    asked = "import shutil, walarchiver.core.skim as s; print(s.COMPILED, *map(shutil.which, ('cc', 'gcc')))"
+    assert engine.run(*python, asked) == "True None None"
+
+
 def test_the_hook_is_in_it_and_honest_without_a_server(engine: Engine, image: str) -> None:
     hook = [
         "run",
