@@ -2,9 +2,9 @@
 
 Run by `./dev shell python benchmarks/versions.py [--versions 1000000] [--engine sqlite --engine parquet]`. It
 makes up a bucket of 90 days: 1.5 versions a key, 2 % of the entries are delete markers, keys of about 50
-characters in 1 400 folders, ids and ETags of 32 hex digits. The listing is taken over in ranges of 100 000
-entries, as a sharded scan does; then questions are asked, first with the file's pages dropped from the system's cache
-("cold"), then again ("warm").
+characters in 1 400 folders, ids and ETags of 32 hex digits. The listing is taken over in ranges of 20 000
+entries, as a sharded scan does; then questions are asked, first with the file's pages dropped from the
+system's cache ("cold"), then again ("warm").
 
 - Times are wall clock beside the process's own CPU time, which says more on a machine that is busy.
 - Making the entries up is not in the figures.
@@ -35,7 +35,7 @@ DAY_MS = 86_400_000
 BEGAN = 1_780_000_000_000
 DAYS = 90
 FOLDERS = 1_400
-SHARD = 100_000
+SHARD = 20_000
 REFERENCES = 68_000
 EVENTS = 2_000
 

@@ -25,15 +25,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from walarchiver.core.bucketfacts import LifecycleRule as LifecycleRule
+from walarchiver.core.bucketfacts import Observation as Observation
+from walarchiver.core.bucketfacts import Versioning as Versioning
 from walarchiver.core.version import Entry, Row, StoreMs
-
-
-class Versioning(StrEnum):
-    """GetBucketVersioning's Status; `Off` when it never was enabled."""
-
-    ENABLED = "Enabled"
-    SUSPENDED = "Suspended"
-    OFF = "Off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +40,6 @@ class KeyRange:
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and key >= self.first and (self.last is None or key <= self.last)
-
-
-@dataclass(frozen=True, slots=True)
-class LifecycleRule:
-    """What one enabled lifecycle rule removes (S3 API, GetBucketLifecycleConfiguration)."""
-
-    id: str
-    prefix: str
-    noncurrent_days: int | None
-    """Replaced or deleted versions go this many days after their successor was written."""
-    newer_noncurrent: int | None
-    """So many noncurrent versions are kept beyond that."""
-    expires: bool
-    """Adds delete markers to current versions (restorable while the versions stay)."""
-    filtered: bool
-    """Holds for some tags or sizes only; taken as if it held for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,17 +262,6 @@ class Uncertain:
 
     key: str
     doubts: tuple[Doubt, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """Something seen of the bucket as a whole, at a moment of the store's clock."""
-
-    at: StoreMs
-    kind: str
-    """`versioning`, `lifecycle`, `scan` (a complete listing asked for then), `feed_gap`, `multipart_time`."""
-    value: str
-    """Canonical JSON or a word; what it means is said in walarchiver/core/bucketwindow.py."""
 
 
 class VersionIndex(Protocol):

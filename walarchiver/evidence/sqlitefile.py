@@ -49,10 +49,14 @@ _SCHEMA = (
     at INTEGER NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (kind, at, value))""",
     "CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     "INSERT INTO class VALUES (0, ''), (1, 'STANDARD')",
-    "INSERT INTO counter VALUES ('changes', 0), ('rows', 0)",
+    "INSERT INTO counter VALUES ('changes', 0), ('finished', 0), ('rows', 0)",
     "INSERT INTO covered VALUES (x'', NULL)",
 )
-BY_BEGIN = "CREATE INDEX IF NOT EXISTS by_begin ON version (begin)"
+FINISHING = (
+    "CREATE INDEX IF NOT EXISTS by_begin ON version (begin)",
+    "UPDATE counter SET value=(SELECT value FROM counter WHERE name='rows') WHERE name='finished'",
+)
+"""What is done when everything was taken over."""
 
 
 class IndexFile:
@@ -163,7 +167,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
         if _refuse_foreign(db, path):  # another process may have made them meanwhile
-            for statement in (*_SCHEMA, BY_BEGIN):
+            for statement in (*_SCHEMA, *FINISHING):
                 db.execute(statement)
             db.execute(f"PRAGMA application_id={APPLICATION_ID}")
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")

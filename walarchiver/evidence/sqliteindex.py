@@ -45,7 +45,7 @@ from walarchiver.evidence.indexrow import (
 )
 from walarchiver.evidence.spool import Spool
 from walarchiver.evidence.sqliteclasses import Classes
-from walarchiver.evidence.sqlitefile import BY_BEGIN, IndexFile
+from walarchiver.evidence.sqlitefile import FINISHING, IndexFile
 from walarchiver.evidence.sqliteingest import ROWS_AT_ONCE, Taking, Writes, rows_of
 
 _AS_OF = (
@@ -218,7 +218,8 @@ class SqliteIndex:
         with self._file.writing() as db:
             db.execute("INSERT OR IGNORE INTO observation VALUES (?, ?, ?)", (seen.at, seen.kind, seen.value))
             if seen.kind == "scan":
-                db.execute(BY_BEGIN)
+                for statement in FINISHING:
+                    db.execute(statement)
 
     def observations(self) -> tuple[Observation, ...]:
         with self._file.reading() as db:

@@ -33,7 +33,7 @@ from walarchiver.evidence.sqlitecoverage import Steps, cover, covered_steps
 from walarchiver.evidence.sqlitefile import IndexFile
 
 ROWS_AT_ONCE = 50_000
-_BULK_ROWS = 50_000
+_BULK_ROWS, _PART_OF_SCAN = 50_000, 1_000
 _INSERT = f"INSERT OR REPLACE INTO version (key, {COLUMNS}) VALUES ({','.join('?' * 14)})"  # noqa: S608
 
 
@@ -120,11 +120,13 @@ class Taking:
 
     def _before_bulk(self, lines: int) -> None:
         """A large B-tree in random order is made much faster at the end: by `observe` of the whole scan."""
-        if lines <= _BULK_ROWS:
+        if lines < _PART_OF_SCAN:
             return
         with self._file.reading() as db:
-            (rows,) = db.execute("SELECT value FROM counter WHERE name='rows'").fetchone()
-        if lines - rows > max(_BULK_ROWS, rows // 4):
+            counters = dict(db.execute("SELECT name, value FROM counter"))
+            is_there = db.execute("SELECT 1 FROM sqlite_master WHERE name='by_begin'").fetchone()
+        more = counters["rows"] - counters["finished"]
+        if is_there and more > max(_BULK_ROWS, counters["finished"] // 4):
             with self._file.writing() as db:
                 db.execute("DROP INDEX IF EXISTS by_begin")
 
