@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "walarchiver.service",
         "walarchiver.assembly",
         "walarchiver.bucketassembly",
+        "walarchiver.bucketshipping",
         "walarchiver.clusterservice",
         "walarchiver.gauges",
         "walarchiver.restorable",

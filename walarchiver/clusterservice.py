@@ -18,6 +18,7 @@ from pathlib import Path
 from restore.fetcher import Fetcher
 from walarchiver.archiver import Archived, Archiver
 from walarchiver.assembly import Archive
+from walarchiver.bucketwatch import BucketWatch
 from walarchiver.core.segment import Segment, SegmentBytes, SegmentFile, WalFile
 from walarchiver.errors import (
     ConfigError,
@@ -75,13 +76,18 @@ class ClusterService:
         open_lanes: Callable[[], Sequence[Lane]],
         executor: Executor,
         clock: Clock,
+        watch: BucketWatch | None = None,
     ) -> None:
-        """`open_lanes` blocks, reaches out to stores and database, and raises while it cannot."""
+        """`open_lanes` blocks, reaches out to stores and database, and raises while it cannot.
+
+        `watch`: of the cluster's bucket, if it has one.
+        """
         self.name = name
         self._settings = settings
         self._open_lanes = open_lanes
         self._executor = executor
         self._clock = clock
+        self._watch = watch
         self._lanes: Sequence[Lane] = ()
         self._why_not: WalarchiverError = Transient(f"cluster {name} is still being opened")
         self._tried = asyncio.Event()
@@ -122,6 +128,10 @@ class ClusterService:
             tasks.create_task(self._archive_histories(), name=f"histories {self.name}")
             if self._settings.dsn is not None:
                 tasks.create_task(self._sample(self._settings.dsn), name=f"horizon {self.name}")
+            if self._watch is not None:
+                queues = [lane.queue for lane in self._lanes]
+                watching = self._watch.run(queues, system=self._lanes[0].archiver.cluster.system)
+                tasks.create_task(watching, name=f"bucket {self.name}")
 
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()

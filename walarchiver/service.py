@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -25,6 +26,8 @@ from restore.fetcher import Fetcher
 from walarchiver.api import Api, ApiLimits, serve_api
 from walarchiver.archiver import Archiver
 from walarchiver.assembly import Archive, Host, checkpointer_of, depositor_of, join_archive, signer_of
+from walarchiver.bucketassembly import bucket_of
+from walarchiver.bucketwatch import BucketWatch, Watched
 from walarchiver.budget import ByteBudget
 from walarchiver.clusterservice import ClusterService, Lane, riding_samples, rode_along
 from walarchiver.errors import ConfigError, UsageError, WalarchiverError, WrongCluster
@@ -70,6 +73,7 @@ class Service:
                 open_lanes=self._opener(name, section),
                 executor=self._io,
                 clock=host.clock,
+                watch=self._watch(name, section),
             )
             for name, section in host.settings.clusters.items()
             if section.data_directory is not None
@@ -136,6 +140,21 @@ class Service:
             raise ConfigError(f"cluster {chosen} has no `data_directory`, so it is not served here") from None
 
     # --- building ------------------------------------------------------------------------------
+
+    def _watch(self, name: str, section: ClusterSettings) -> BucketWatch | None:
+        if section.bucket is None:
+            return None
+        host = self._host
+        command = [sys.executable, "-m", "walarchiver.cli.main", "--config", str(host.settings.source)]
+        watched = Watched(
+            cluster=name,
+            dsn=section.dsn,
+            open_bucket=partial(bucket_of, host, name),
+            scan_command=[*command, "--cluster", name, "--quiet", "bucket", "scan"],
+            scan_interval_s=section.bucket.scan.total_seconds(),
+        )
+        alarm = partial(self._alarm, name)
+        return BucketWatch(watched, executor=self._io, clock=host.clock, alarm=alarm)
 
     def _opener(self, name: str, section: ClusterSettings) -> Callable[[], Sequence[Lane]]:
         def open_lanes() -> Sequence[Lane]:

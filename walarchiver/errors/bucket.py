@@ -57,3 +57,17 @@ class IndexForeign(Refused):
         "Move the file away, then run `walarchiver catalog rebuild` (it brings back what only the index knew)"
         " and `walarchiver bucket scan`."
     )
+
+
+class BucketScanFailed(Transient):
+    """The daemon could not list the bucket to its end; the window for joint restores does not move on."""
+
+    code = "WA-BUCKET-SCAN"
+    hint = "Run `walarchiver bucket scan` by hand: it says what is wrong, and goes on where it was."
+
+
+class ClocksApart(Transient):
+    """The clocks of the database server and of the bucket's store differ by more than 2 s."""
+
+    code = "WA-CLOCKS-APART"
+    hint = "Which of them is right? Have both kept by NTP; joint restores count the difference in until then."
