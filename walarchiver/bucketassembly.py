@@ -15,7 +15,7 @@ from pathlib import Path
 from walarchiver.assembly import Host, s3_options_of
 from walarchiver.bucketports import EvidenceBucket, VersionIndex
 from walarchiver.core.version import MultipartTime
-from walarchiver.errors import NoBucket
+from walarchiver.errors import IndexUnavailable, NoBucket
 from walarchiver.settings_schema import BucketSettings
 from walarchiver.storage.options import S3Location, S3Options
 
@@ -60,8 +60,12 @@ def index_of(host: Host, cluster: str | None) -> VersionIndex:
     """The index of the cluster's bucket; the caller closes it. Raises NoBucket, Index…."""
     from walarchiver.evidence.openindex import open_index
 
-    section = bucket_section(host, cluster)
-    return open_index(index_path(host, section))
+    path = index_path(host, bucket_section(host, cluster))
+    try:
+        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as failure:
+        raise IndexUnavailable(f"{path.parent}: {failure.strerror}") from failure
+    return open_index(path)
 
 
 def index_path(host: Host, section: BucketSettings) -> Path:
