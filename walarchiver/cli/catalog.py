@@ -68,8 +68,8 @@ def _rebuild(context: Context, args: argparse.Namespace) -> int:
     index = _index(context, ledger.system, args)
     if index is not None:
         lines.append(
-            f"index of the bucket made again from generation {index.generation}: {index.rows:,} rows, all that was "
-            f"known at {format_rfc3339(index.asked_us)} on the store's clock; `walarchiver bucket scan` goes on"
+            f"index of the bucket made again from generation {index.generation}: {index.rows:,} rows, all "
+            f"known at {format_rfc3339(index.asked_us)} there; `walarchiver bucket scan` goes on from there"
         )
         members["bucket_index"] = {
             "generation": index.generation,
