@@ -75,5 +75,13 @@ def test_of_several_systems_under_a_name_the_newest_is_meant(scenes: Scenes, maj
     assert newest["id"] != oldest["id"]
     assert after.call("status", "--output", "json", config=config).json["system"] == new
     assert after.call("status", "--system", older, "--output", "json", config=config).json["system"] == older
+    told = after.call("plan", "--at", oldest["stop_time"], "--output", "json", config=config)
+    assert told.exit_status == 13
+    (other,) = told.json["other_systems"]
+    assert (other["system"], other["major"]) == (older, 15)
+    assert other["earliest"] <= oldest["stop_time"] <= other["latest"]
+    assert f"add --system {older}" in told.json["next_step"]
+    plan = after.json("plan", "--at", oldest["stop_time"], "--system", older, config=config)
+    assert plan["system"] == older
     assert rows(after, "latest", config=config)[0] == ["after the upgrade"]
     assert rows(before, "latest", "--system", older, config=config)[0] == ["before the upgrade"]

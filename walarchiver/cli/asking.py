@@ -22,6 +22,7 @@ from restore.rates import read_rates
 from restore.workplace import Workplace
 from walarchiver.assembly import Archive, Host, open_archive
 from walarchiver.cli.context import Context
+from walarchiver.cli.othersystems import OtherSystem, other_systems
 from walarchiver.clock import host_timezone
 from walarchiver.core.segment import Segment
 from walarchiver.errors import UsageError
@@ -52,6 +53,8 @@ class Answer:
     decision: Decision
     duration: Estimate | None
     """How long carrying it out may take."""
+    elsewhere: tuple[OtherSystem, ...]
+    """After a refusal: other system identifiers of the cluster's name that cover the moment."""
 
     @property
     def requested(self) -> str:
@@ -85,7 +88,9 @@ def answer(context: Context, host: Host, args: argparse.Namespace) -> Answer:
         progress=progress,
     )
     duration = estimate(decision, read_rates(host.settings.server.state))
-    return Answer(archive, view, understood, decision, duration)
+    refused = decision.stop is None
+    elsewhere = other_systems(host, archive, understood.target) if refused else ()
+    return Answer(archive, view, understood, decision, duration, elsewhere)
 
 
 def plan_of(host: Host, found: Answer, place: Workplace | None, hook: Path) -> Plan:

@@ -12,6 +12,7 @@ from restore.core.plantext import plan_text
 from walarchiver.assembly import Host
 from walarchiver.cli.asking import Answer, add_question, answer, plan_of
 from walarchiver.cli.context import Context
+from walarchiver.core.moment import format_rfc3339
 from walarchiver.errors import (
     BeforeFirstBackup,
     NotProven,
@@ -57,6 +58,15 @@ def show(context: Context, host: Host, found: Answer) -> int:
                 **plan_document(found.decision, found.view, requested=found.understood),
                 "code": refusal.code,
                 "next_step": refusal.next_step,
+                "other_systems": [
+                    {
+                        "system": one.system,
+                        "major": one.major,
+                        "earliest": format_rfc3339(one.earliest),
+                        "latest": format_rfc3339(one.latest),
+                    }
+                    for one in found.elsewhere
+                ],
             },
         )
         return refusal.exit_status
@@ -86,4 +96,10 @@ def refusal_of(found: Answer) -> NotReachable | None:
     decision = found.decision
     if decision.stop is not None:
         return None
-    return _REFUSALS[decision.verdict](decision.reason)
+    refusal = _REFUSALS[decision.verdict](decision.reason)
+    for one in found.elsewhere:
+        refusal.next_step = (
+            f"System identifier {one.system} (PostgreSQL {one.major}) had the same cluster name, and its "
+            f"archive holds that moment: add --system {one.system}. {refusal.next_step}"
+        )
+    return refusal
