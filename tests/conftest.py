@@ -11,6 +11,7 @@ pytest_plugins = [
         "tests.kit.postgres",
         "tests.kit.models3.fixtures",
         "tests.kit.evidence",
+        "tests.kit.evidencescene",
         "tests.kit.stepclock",
     )
     if find_spec(name) is not None
