@@ -41,7 +41,7 @@ class _Verbs(argparse._SubParsersAction):  # type: ignore[type-arg]  # noqa: SLF
         chosen = values[0] if values else None
         if chosen in VERBS:
             assert self.choices is not None, "there is a parser for every verb"
-            self.choices.pop(chosen)  # type: ignore[attr-defined]  # it is the dict of parsers
+            self.choices.pop(chosen)  # it is the dict of parsers
             _module(chosen).register(self)
         super().__call__(parser, namespace, values, option_string)
 
