@@ -28,7 +28,9 @@ MUTATIONS = (
         "walarchiver/archiver.py",
         "        await self._queue.submit(Proposal(name, decide))\n",
         "        asyncio.ensure_future(self._queue.submit(Proposal(name, decide)))\n",
-        (f"{ARCHIVER}test_nothing_is_acknowledged_before_object_and_entry_are_durable",),
+        (
+            "tests/simulation/test_archiver_calls.py::test_nothing_is_acknowledged_before_object_and_entry_are_durable",
+        ),
     ),
     Mutation(
         1,
@@ -38,7 +40,9 @@ MUTATIONS = (
         "                    loop.run_in_executor(self._io, self._depositor.put, sealed)\n"
         "                    put = loop.create_future()\n"
         "                    put.set_result(StoredObject(sealed.key, len(sealed.body), sealed.sha256))\n",
-        (f"{ARCHIVER}test_a_store_failure_is_not_acknowledged_and_the_next_try_succeeds",),
+        (
+            "tests/simulation/test_archiver_calls.py::test_a_store_failure_is_not_acknowledged_and_the_next_try_succeeds",
+        ),
     ),
     Mutation(
         2,
@@ -130,7 +134,7 @@ MUTATIONS = (
         "walarchiver/ledgerqueue.py",
         'future.set_exception(ShuttingDown("the ledger stopped before this was recorded"))',
         "future.set_result(None)",
-        (f"{ARCHIVER}test_a_queue_that_stops_leaves_nobody_waiting",),
+        ("tests/simulation/test_archiver_calls.py::test_a_queue_that_stops_leaves_nobody_waiting",),
     ),
     Mutation(
         9,

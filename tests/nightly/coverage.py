@@ -29,7 +29,7 @@ from walarchiver.clock import SystemClock
 from walarchiver.core.moment import format_rfc3339
 
 LEAST = 95
-PIECE_S = 900
+PIECE_S = 1800
 """The longest takes a fifth of it on two cores."""
 GROUPS = {
     "core": ["walarchiver/core/*"],

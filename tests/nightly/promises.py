@@ -27,8 +27,8 @@ PROMISES = (
         1,
         "Never acknowledges a segment that is not durable and in the ledger.",
         (
-            f"{SIMULATION}test_archiver.py::test_nothing_is_acknowledged_before_object_and_entry_are_durable",
-            f"{SIMULATION}test_archiver.py::"
+            f"{SIMULATION}test_archiver_calls.py::test_nothing_is_acknowledged_before_object_and_entry_are_durable",
+            f"{SIMULATION}test_archiver_calls.py::"
             "test_a_store_failure_is_not_acknowledged_and_the_next_try_succeeds",
             f"{INTEGRATION}test_kills.py::test_a_server_killed_at_any_step_of_archiving_loses_nothing",
             f"{NIGHTLY}test_kills.py::test_servers_killed_at_random_lose_nothing",
@@ -97,7 +97,7 @@ PROMISES = (
         (
             f"{INTEGRATION}test_outages.py::test_segments_arrive_in_order_after_every_kind_of_outage",
             f"{NIGHTLY}test_scenes.py::test_two_minutes_without_a_store_cost_nothing_but_time",
-            f"{SIMULATION}test_archiver.py::test_memory_stays_at_one_part_whatever_the_segment_size",
+            f"{SIMULATION}test_archiver_calls.py::test_memory_stays_at_one_part_whatever_the_segment_size",
             "tests/shells/test_budget.py::test_holders_never_exceed_the_budget_together",
         ),
         "The longest outage played lasts two minutes, not hours.",
@@ -107,7 +107,7 @@ PROMISES = (
         "A crash at any point leaves a restartable state with no manual step.",
         (
             f"{INTEGRATION}test_kills.py::test_a_server_killed_at_any_step_of_archiving_loses_nothing",
-            f"{SIMULATION}test_archiver.py::"
+            f"{SIMULATION}test_archiver_crashes.py::"
             "test_after_a_crash_at_any_step_a_new_process_archives_the_same_file",
             f"{SIMULATION}test_fetcher.py::test_a_kill_in_the_middle_leaves_nothing_under_the_final_name",
             f"{SIMULATION}test_rotation.py::"
@@ -127,7 +127,7 @@ PROMISES = (
             f"{INTEGRATION}test_daemon.py::test_sigterm_under_load_drains_and_acknowledges_nothing_by_half",
             f"{INTEGRATION}test_daemon.py::test_sigterm_ends_a_server_whose_store_does_not_answer",
             "tests/hook/test_api.py::test_the_end_of_the_drain_cuts_without_acknowledging",
-            f"{SIMULATION}test_archiver.py::test_a_queue_that_stops_leaves_nobody_waiting",
+            f"{SIMULATION}test_archiver_calls.py::test_a_queue_that_stops_leaves_nobody_waiting",
         ),
     ),
     Promise(
