@@ -25,6 +25,17 @@ COMMAND_TIMEOUT_S = 600.0
 _POLL_S = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The application's bucket, on the stage's own S3 server."""
+
+    url: str
+    references: str
+    """The query that tells what the database refers to."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """More lines of the section, as TOML values."""
+
+
 @dataclass(slots=True)
 class Stage:
     """Names and places of one play."""
@@ -37,6 +48,8 @@ class Stage:
     cluster: EmbeddedCluster | None = None
     server: subprocess.Popen[bytes] | None = None
     extra_server_settings: Mapping[str, str] = field(default_factory=dict)
+    evidence: Evidence | None = None
+    """The application's bucket, if it has one."""
 
     @property
     def config(self) -> Path:
@@ -88,22 +101,34 @@ class Stage:
         lines += ["", "[cluster.main]", 'repository = "main"']
         if self.cluster is not None:
             lines += [f'dsn = "{self.cluster.dsn()}"', f'data_directory = "{self.cluster.data_dir}"']
+        lines += self._evidence_lines()
         self.config.write_text("\n".join(lines) + "\n")
 
     def write_reader_config(self, path: Path, *, state: Path, custodian: str = "ann") -> Path:
         """What an empty machine needs to restore: the repository and one custodian's key file."""
         lines = ["[server]", f'state = "{state}"', *self._repository_lines()]
         lines += [f'identity = "{self.keys / f"custodian-{custodian}.key"}"', "", "[cluster.main]"]
+        lines += self._evidence_lines()
         path.write_text("\n".join(lines) + "\n")
         return path
 
     def _repository_lines(self) -> list[str]:
-        lines = ["", "[repository.main]", f'url = "{self.url}"']
+        return ["", "[repository.main]", f'url = "{self.url}"', *self._reaching_lines()]
+
+    def _reaching_lines(self) -> list[str]:
+        lines = []
         if self.endpoint is not None:
             lines += [f'endpoint = "{self.endpoint}"', 'region = "us-east-1"']
         if self.credentials_file is not None:
             lines += [f'credentials_file = "{self.credentials_file}"']
         return lines
+
+    def _evidence_lines(self) -> list[str]:
+        if self.evidence is None:
+            return []
+        lines = ["", "[cluster.main.bucket]", f'url = "{self.evidence.url}"', *self._reaching_lines()]
+        lines += [f"references = '{self.evidence.references}'"]
+        return lines + [f"{name} = {value}" for name, value in self.evidence.settings.items()]
 
     def install_hook(self) -> None:
         """Copy launcher and hook as an installation lays them out.
