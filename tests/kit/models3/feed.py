@@ -57,7 +57,8 @@ class Feed:
 
     def repeat(self) -> None:
         """Deliver everything once more, at the end."""
-        self.messages = self.messages + list(self.messages)
+        again = [{**one, "ReceiptHandle": f"{one['ReceiptHandle']}-again"} for one in self.messages]
+        self.messages = self.messages + again
 
     def shuffle(self, seed: int) -> None:
         """Deliver in another order, decided by the seed."""

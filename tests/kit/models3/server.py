@@ -27,6 +27,7 @@ from tests.kit.models3.permissions import Permissions
 from tests.kit.models3.policy import Role
 from tests.kit.models3.refusals import Refusal
 from tests.kit.models3.requestlog import Logged, RequestLog
+from tests.kit.models3.sqs import Queue
 from tests.kit.models3.state import State
 from tests.kit.models3.uploads import PART_BYTES_MIN, Uploads
 from tests.kit.models3.wire import Call, Reply, encoded, error_body, parse_call, refused
@@ -63,6 +64,7 @@ class ModelS3:
             whole_seconds=self.given.whole_seconds,
             on_change=self.feed.tell,
         )
+        self.queue = Queue(self.feed, self.clock)
         self.uploads = Uploads(self.state, part_bytes_min=self.given.part_bytes_min)
         self.permissions = Permissions(self.given.roles)
         self.faults = Faults()
@@ -77,6 +79,11 @@ class ModelS3:
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def queue_url(self) -> str:
+        """Where the notifications can be received, as from SQS."""
+        return f"{self.endpoint}/000000000000/events"
 
     def start(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -119,6 +126,8 @@ class ModelS3:
             request.writer.output_size = 0
         body = await request.content.read()
         call = parse_call(request.method, request.raw_path, request.headers.items(), body)
+        if Queue.is_for(call):
+            return await self._send(request, self.queue.answer(call), keep=None)
         if self.given.ignores_conditions and call.operation not in ("GetObject", "HeadObject"):
             kept = {name: value for name, value in call.headers.items() if not name.startswith("if-")}
             call = replace(call, headers=kept)
