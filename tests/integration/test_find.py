@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,10 +17,11 @@ from restore.finding import Question, find
 from restore.planning import Question as PlanQuestion
 from restore.planning import ask, view_of
 from tests.integration.gaps import lose_segment
-from tests.integration.scene import Json, Scene, Scenes, instant
+from tests.integration.scene import Json, Scene, Scenes, instant, until
 from walarchiver.cli.findtext import Shown
 from walarchiver.cli.main import main
 from walarchiver.core.lsn import format_lsn
+from walarchiver.demo.stage import environment
 
 MAKE = """
 CREATE TABLE erased(i int PRIMARY KEY, x text); CREATE TABLE dropped(i int PRIMARY KEY, x text);
@@ -143,6 +148,54 @@ def test_what_cannot_be_told_is_said(scenes: Scenes) -> None:
         )
         assert (told.exit_status, told.error["code"]) == (2, "WA-TABLE-NOT-LISTED")
         assert told.error["hint"]
+
+
+def test_what_cannot_be_read_is_refused_with_its_code(scenes: Scenes) -> None:
+    scene = scenes.make()
+    scene.cluster.psql("CREATE TABLE t(i int); INSERT INTO t SELECT generate_series(1, 10)")
+    scene.json("backup")
+    start = now(scene)
+    did(scene, "DELETE FROM t WHERE i = 1")
+    name = scene.archive_all()
+    reader = scene.reader()
+
+    def refused(*words: str, config: Path = reader) -> tuple[int, str]:
+        told = scene.call("find", "--table", "t", "--from", start, *words, "--output", "json", config=config)
+        assert told.stdout == ""
+        assert told.error["hint"]
+        return told.exit_status, told.error["code"]
+
+    keyless = scene.reader()
+    keyless.write_text(re.sub('(identity = ".*)"', r'\1.gone"', keyless.read_text()))
+    assert refused(config=keyless) == (12, "WA-KEY-MISSING")
+    assert refused("--timeline", "9") == (13, "WA-UNREACHABLE")
+    (stored,) = (scene.stage.folder / "repository").rglob(f"*{name}*")
+    whole = stored.read_bytes()
+    stored.write_bytes(whole[:-40] + bytes(40))
+    assert refused() == (15, "WA-OBJECT-DAMAGED")
+    stored.unlink()
+    assert refused()[1] == "WA-OBJECT-MISSING"
+
+    os.mkfifo(stored)  # a store that does not answer
+    words = scene.stage.command("find", "--table", "t", "--from", start, config=reader)
+    program = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment())
+    try:
+        pipe = until(lambda: opened_by_a_reader(stored), "the segment asked for")
+        program.send_signal(signal.SIGINT)
+        _out, errors = program.communicate(timeout=20)
+        os.close(pipe)
+    finally:
+        program.kill()
+    assert program.returncode == 130, errors
+    assert "error[WA-INTERRUPTED]" in errors
+
+
+def opened_by_a_reader(pipe: Path) -> int | None:
+    """The pipe's writing end, once somebody reads."""
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
 
 
 @pytest.mark.parametrize(
