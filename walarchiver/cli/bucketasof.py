@@ -31,7 +31,7 @@ def run(context: Context, args: argparse.Namespace) -> int:
     with watched(context) as bucket:
         prefix = bucket.prefix(args.prefix)
         moment = bucket.moment(args.at, "--at", prefix)
-        window = vouched(bucket, moment.at)
+        window = vouched(bucket, moment.at, prefix)
         if args.long and context.output is Output.TEXT:
             return _long(context, bucket, moment, prefix, window)
         return _short(context, bucket, moment, prefix, window, everything=args.long)

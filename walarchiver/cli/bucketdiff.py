@@ -45,7 +45,7 @@ def run(context: Context, args: argparse.Namespace) -> int:
                 f"--from {store_time(first.at)} is later than --to {store_time(last.at)}",
                 hint="Give the earlier moment as --from.",
             )
-        window = vouched(bucket, first.at)
+        window = vouched(bucket, first.at, prefix)
         counts = dict.fromkeys(("added", "changed", "deleted"), 0)
         listed: list[Change] = []
         for change in bucket.index.diff(first.at, last.at, prefix=prefix):

@@ -149,7 +149,7 @@ def gather(context: Context, host: Host, args: argparse.Namespace, stack: ExitSt
         to_prefix=to_prefix,
         moment=moment,
         scanned=looked.listed(prefix),
-        window=vouched(looked, moment.at),
+        window=vouched(looked, moment.at, prefix),
         others=others,
     )
 

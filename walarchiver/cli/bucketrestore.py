@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from restore.bucketplan import BucketPlan, make_plan, wants_by_name
 from restore.bucketrestore import BucketRestore, Pace, Report
 from restore.core.bucketactions import Kind, Options, Undelete
 from restore.core.bucketlines import PlanHeader
+from restore.core.bucketstate import Want
 from restore.core.buckettext import Digest, plan_members, plan_text, status_of
 from restore.core.buckettotals import Tally
 from walarchiver.assembly import Host
@@ -108,13 +109,13 @@ def run(context: Context, args: argparse.Namespace) -> int:
             plan, buckets = reopened(context, host, args.plan, stack)
         else:
             gathered = gather(context, host, args, stack)
-            plan, buckets = _make(context, host, args, gathered), gathered.buckets
-        job = _Job(context, host, args, plan, buckets, _digest(plan))
+            plan, buckets = planned(context, host, args, gathered), gathered.buckets
+        job = BucketJob.of(context, host, args, plan, buckets)
         return _apply(job) if args.apply else _show(job)
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class BucketJob:
     """One plan, and what is done with it."""
 
     context: Context
@@ -123,6 +124,23 @@ class _Job:
     plan: BucketPlan
     buckets: Buckets
     digest: Digest
+
+    @classmethod
+    def of(
+        cls, context: Context, host: Host, args: argparse.Namespace, plan: BucketPlan, buckets: Buckets
+    ) -> BucketJob:
+        """With the plan's sums."""
+        return cls(context, host, args, plan, buckets, _digest(plan))
+
+    @property
+    def summary(self) -> str:
+        """What the plan does, in a line."""
+        tally = self.digest.tally
+        copied = tally.keys(Kind.COPY, Kind.COPY_IN_PARTS)
+        kept = f"{tally.unchanged:,} keys were as they should be, {copied:,} copied"
+        marked, undone = tally.keys(Kind.MARK_DELETED), tally.keys(Kind.REMOVE_MARKERS)
+        kept += f", {marked:,} marked deleted" if marked else ""
+        return kept + (f", {undone:,} delete markers removed" if undone else "")
 
 
 def _check_usage(args: argparse.Namespace) -> None:
@@ -149,11 +167,21 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise UsageError(f"--thaw-days {args.thaw_days} is no time")
 
 
-def _make(context: Context, host: Host, args: argparse.Namespace, found: Gathered) -> BucketPlan:
+def planned(
+    context: Context,
+    host: Host,
+    args: argparse.Namespace,
+    found: Gathered,
+    overrides: Mapping[str, Want] | None = None,
+) -> BucketPlan:
+    """Make and keep the plan; `overrides`: keys of which something is known better than by the moment.
+
+    Raises BucketWindowOpen, BucketNotVersioned, BucketIndexStale, Store…
+    """
     if not found.window.is_complete and not args.accept_incomplete:
         raise BucketWindowOpen(
-            f"at {found.moment.text} the window of {found.states_url} is {found.window.verdict}: "
-            + "; ".join(found.window.causes)
+            f"at {found.moment.text} the window of {found.states_url} is {found.window.certainty}: "
+            + "; ".join((*found.window.causes, found.window.nearest))
         )
     header = PlanHeader(
         id=host.random.token(8).hex(),
@@ -172,7 +200,7 @@ def _make(context: Context, host: Host, args: argparse.Namespace, found: Gathere
         ),
         made_at=host.clock.now_us(),
         scanned=found.scanned,
-        verdict=found.window.verdict,
+        verdict=found.window.certainty.value,
         causes=found.window.causes,
     )
     folder = plan_folder(host, header.id)
@@ -190,7 +218,13 @@ def _make(context: Context, host: Host, args: argparse.Namespace, found: Gathere
             context.progress(f"restore: {count:,} keys looked at, at {key}")
 
     return make_plan(
-        found.ground, header, folder / PLAN_FILE, wants=wants, threads=THREADS, progress=progress
+        found.ground,
+        header,
+        folder / PLAN_FILE,
+        wants=wants,
+        overrides=overrides,
+        threads=THREADS,
+        progress=progress,
     )
 
 
@@ -213,7 +247,7 @@ def _digest(plan: BucketPlan) -> Digest:
     return digest
 
 
-def _show(job: _Job) -> int:
+def _show(job: BucketJob) -> int:
     """The dry run's answer."""
     plan, header, tally = job.plan, job.plan.header, job.digest.tally
     next_step = (
@@ -245,7 +279,22 @@ def _lost(lost: int, needs_key: int) -> BucketVersionsLost:
     return BucketVersionsLost(" and ".join(parts))
 
 
-def _apply(job: _Job) -> int:
+def _apply(job: BucketJob) -> int:
+    report = carry_out(job)
+    header = job.plan.header
+    job.context.result(
+        report_text(header, job.digest, report),
+        {
+            **plan_members(header, job.digest, sha256=job.plan.end.sha256, path=str(job.plan.path)),
+            "applied": True,
+            "report": report_members(report),
+        },
+    )
+    return _ended(job.context, report)
+
+
+def carry_out(job: BucketJob) -> Report:
+    """Do what the plan says, or what is left of it. Raises Interrupted, Store… with the line that goes on."""
     plan, header = job.plan, job.plan.header
     job.context.progress(f"restore: plan {header.id}, {plan.end.actions:,} keys")
     journal = Journal(
@@ -265,7 +314,7 @@ def _apply(job: _Job) -> int:
         progress=_pace(job.context, job.host),
     )
     try:
-        report = restore.carry_out()
+        return restore.carry_out()
     except KeyboardInterrupt:
         raise Interrupted("interrupted", hint=_go_on(header.id)) from None
     except WalarchiverError as error:
@@ -273,15 +322,6 @@ def _apply(job: _Job) -> int:
         raise
     finally:
         journal.close()
-    job.context.result(
-        report_text(header, job.digest, report),
-        {
-            **plan_members(header, job.digest, sha256=plan.end.sha256, path=str(plan.path)),
-            "applied": True,
-            "report": report_members(report),
-        },
-    )
-    return _ended(job.context, report)
 
 
 def _ended(context: Context, report: Report) -> int:
