@@ -16,7 +16,7 @@ import hashlib
 import heapq
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
@@ -118,17 +118,19 @@ def make_plan(
     path: Path,
     *,
     wants: Iterable[Want] | None = None,
+    overrides: Mapping[str, Want] | None = None,
     threads: int = 8,
     progress: Progress = lambda _count, _key: None,
 ) -> BucketPlan:
-    """Write the plan to `path`, which must not exist. Without `wants`: the state at the header's moment.
+    """Write the plan to `path`, which must not exist. Without `wants`: the state at the header's moment, but
+    for the keys in `overrides`.
 
     Raises BucketNotVersioned, BucketIndexStale, Store…, OSError.
     """
     _check(ground, header)
     planner = _Planner(ground, header)
     if wants is None:
-        wants = planner.wants()
+        wants = overridden(planner.wants(), overrides or {})
     unfinished = path.with_suffix(".unfinished")
     hasher = hashlib.sha256()
     count = looked = 0
@@ -154,6 +156,22 @@ def make_plan(
     os.link(unfinished, path)  # fails when there is one
     unfinished.unlink()
     return BucketPlan(path, header, end)
+
+
+def overridden(wants: Iterable[Want], overrides: Mapping[str, Want]) -> Iterator[Want]:
+    """The same in key order, with what is known better in the place of what was thought, or in between."""
+    left = iter(sorted(overrides))
+    following = next(left, None)
+    for want in wants:
+        while following is not None and following < want.key:
+            yield overrides[following]
+            following = next(left, None)
+        if following == want.key:
+            following = next(left, None)
+        yield overrides.get(want.key, want)
+    while following is not None:
+        yield overrides[following]
+        following = next(left, None)
 
 
 def listed_at(index: VersionIndex, prefix: str) -> StoreMs | None:

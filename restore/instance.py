@@ -99,6 +99,7 @@ class Instance:
 
         Raises UsageError when the socket path is too long or the owner is root.
         """
+        self.bin_dir = bin_dir
         self.data_dir = data_dir.absolute()
         self.work_dir = work_dir.absolute()
         self.socket_dir = self.work_dir / "socket"

@@ -16,13 +16,14 @@ from restore.core.estimate import Part
 from restore.core.plan import Plan
 from restore.core.plandocument import plan_document
 from restore.core.plantext import plan_text
-from restore.instance import Instance, check_work_dir, find_programs
+from restore.instance import Instance, Reached, check_work_dir, find_programs
 from restore.planserver import plan_served
 from restore.rates import note_span
 from restore.restoring import Progress, judge, place_files
 from restore.unpack import check_unused
 from restore.workplace import Workplace, note_plan
 from walarchiver.assembly import Host
+from walarchiver.cli import restorebucket
 from walarchiver.cli.asking import Answer, add_question, answer, hook_path, plan_of
 from walarchiver.cli.context import Context, Output
 from walarchiver.cli.plan import refusal_of
@@ -77,6 +78,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--timeout", type=int, default=86400, metavar="SECONDS", help="with --start: give up watching after"
     )
+    restorebucket.add_options(parser)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class _Job:
 
 def run(context: Context, args: argparse.Namespace) -> int:
     host = context.host()
+    restorebucket.check_usage(host, context.cluster, args)
     began_s = host.clock.monotonic_s()
     place = Workplace.beside(args.into)
     check_unused(place.target)
@@ -129,7 +132,7 @@ def run(context: Context, args: argparse.Namespace) -> int:
     context.progress(f"restore: files are in place and verified after {placed_s:.1f} s")
     commands = _commands(job)
     if not args.start:
-        return _tell_how_to_start(job, commands, placed_s)
+        return _tell_how_to_start(job, commands, placed_s, _bucket(job, None))
     try:
         return asyncio.run(_run_to_target(job, placed_s))
     except KeyboardInterrupt:
@@ -281,18 +284,44 @@ async def _run_to_target(job: _Job, placed_s: float) -> int:
         handlers.note_rates(job.host.settings.server.state, recovery_s=recovered_s)
     instance.detach()
     total_s = job.host.clock.monotonic_s() - job.began_s
+    joint = await asyncio.to_thread(_bucket, job, instance.dsn(user=job.args.user))
+    seconds = {"files": round(placed_s, 3), "total": round(total_s, 3)}
+    return _tell_restored(job, instance, reached, joint, seconds, handlers.fetched)
+
+
+def _bucket(job: _Job, dsn: str | None) -> restorebucket.Joint | None:
+    """The bucket's part, if it was asked for."""
+    if not restorebucket.wanted(job.args):
+        return None
+    try:
+        return restorebucket.restore_bucket(job.context, job.host, job.args, job.found, dsn)
+    except WalarchiverError as error:
+        error.next_step += f"\nThe database is restored, in {job.place.target}; only its bucket is not."
+        raise
+
+
+def _tell_restored(
+    job: _Job,
+    instance: Instance,
+    reached: Reached,
+    joint: restorebucket.Joint | None,
+    seconds: dict[str, float],
+    fetched: int,
+) -> int:
+    """The answer; the exit status: 0, or what the bucket's part says."""
     stop, commit = job.plan.stop, job.plan.stop.last_commit
     timeline = reached.history.timeline if reached.history else stop.timeline
     text = [
         f"restored: PostgreSQL {job.plan.major} runs in {job.place.target}, recovered to exactly "
         f"{'after' if stop.inclusive else 'before'} {format_lsn(stop.lsn)}, promoted to timeline {timeline}",
         f"asked: {job.found.understood.text}",
-        f"took {total_s:.1f} s ({placed_s:.1f} s for the files, {handlers.fetched} WAL files fetched)",
+        f"took {seconds['total']:.1f} s ({seconds['files']:.1f} s for files, {fetched} WAL files fetched)",
         f'look: psql "{instance.dsn(user=job.args.user)}"',
-        f"stop: {pg_ctl_line(bin_dir, job.place, _owner_name(job), 'stop')}",
+        f"stop: {pg_ctl_line(instance.bin_dir, job.place, _owner_name(job), 'stop')}",
         *outside_lines(job.place),
         "archiving is off on this copy; accept it by removing the last `archive_mode = off` from "
         "postgresql.auto.conf and taking a base backup",
+        *([] if joint is None else [joint.text]),
     ]
     job.context.result(
         "\n".join(text),
@@ -304,11 +333,16 @@ async def _run_to_target(job: _Job, placed_s: float) -> int:
             "timeline": timeline,
             "stop_lsn": format_lsn(stop.lsn),
             "last_commit_xid": None if commit is None else commit.xid,
-            "seconds": {"files": round(placed_s, 3), "total": round(total_s, 3)},
-            "wal_files_fetched": handlers.fetched,
+            "seconds": seconds,
+            "wal_files_fetched": fetched,
+            **({} if joint is None else {"bucket": joint.members}),
         },
     )
-    return 0
+    if joint is None:
+        return 0
+    if joint.failure is not None:
+        job.context.failure(joint.failure)
+    return joint.status
 
 
 def _owner_name(job: _Job) -> str | None:
@@ -331,7 +365,9 @@ def _commands(job: _Job) -> Commands:
     )
 
 
-def _tell_how_to_start(job: _Job, commands: Commands, placed_s: float) -> int:
+def _tell_how_to_start(
+    job: _Job, commands: Commands, placed_s: float, joint: restorebucket.Joint | None
+) -> int:
     """Without --start: the commands that go on from here."""
     if job.context.output is Output.TEXT:
         job.context.progress("restore: PostgreSQL replays the WAL once it is started")
@@ -340,12 +376,14 @@ def _tell_how_to_start(job: _Job, commands: Commands, placed_s: float) -> int:
         f"{job.found.understood.text}\n"
         f"next, in this order:\n{commands.indented}\n"
         "PostgreSQL promotes itself when it has reached the moment; then the server can be ended."
-        + "".join(f"\n{line}" for line in outside_lines(job.place)),
+        + "".join(f"\n{line}" for line in outside_lines(job.place))
+        + ("" if joint is None else f"\n{joint.text}"),
         {
             "plan": job.plan.id,
             "data_directory": str(job.place.target),
             "commands": [commands.serve, commands.start],
             "seconds": {"files": round(placed_s, 3)},
+            **({} if joint is None else {"bucket": joint.members}),
         },
     )
-    return 0
+    return 0 if joint is None else joint.status

@@ -1,0 +1,202 @@
+"""The bucket's part of `restore`: database and bucket brought back to one moment, and compared.
+
+Rules:
+- The database comes first. Once it stands at its moment it is asked what it refers to, and each reference
+  is looked up by itself: that settles what the two clocks and the application's order leave open.
+- Everything else of the bucket is as of the moment. No version is ever removed.
+- The verdict is told last: CONSISTENT, or INCONSISTENT with a list and exit status 15; the restored database
+  stays as it is in either case.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from restore.core.bucketmoment import database_moment
+from restore.core.bucketstate import Want
+from restore.core.jointtext import JointReport, joint_members, joint_text
+from restore.core.references import SETTLED, Finding, Standing
+from restore.jointcheck import check_joint
+from walarchiver.assembly import Host
+from walarchiver.bucketassembly import bucket_section
+from walarchiver.cli.asking import Answer
+from walarchiver.cli.bucketcheck import sides_of
+from walarchiver.cli.bucketplaces import gather
+from walarchiver.cli.bucketreport import report_members, report_status
+from walarchiver.cli.bucketrestore import BucketJob, carry_out, planned
+from walarchiver.cli.context import Context
+from walarchiver.core.moment import CommitTime, format_rfc3339
+from walarchiver.core.version import StoreMs
+from walarchiver.errors import Inconsistent, NotReachable, UsageError
+
+LISTED = 20
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What `restore` takes for the bucket."""
+    group = parser.add_argument_group("the application's bucket")
+    place = group.add_mutually_exclusive_group()
+    place.add_argument(
+        "--bucket-into",
+        metavar="BUCKET[/PREFIX]",
+        help="restore the bucket to the same moment, into this one",
+    )
+    place.add_argument(
+        "--bucket-in-place",
+        action="store_true",
+        help="restore the bucket itself to the same moment; no version is removed",
+    )
+    group.add_argument(
+        "--bucket-delete-newer",
+        action="store_true",
+        help="with --bucket-in-place: delete markers for what did not exist then (default: it is left)",
+    )
+    group.add_argument(
+        "--bucket-accept-older",
+        action="store_true",
+        help="restore an object from far off the moment when only that has the bytes the database means",
+    )
+    group.add_argument(
+        "--bucket-accept-incomplete", action="store_true", help="although the bucket's window is not complete"
+    )
+
+
+def wanted(args: argparse.Namespace) -> bool:
+    """Whether the bucket is to be restored, too."""
+    return args.bucket_into is not None or args.bucket_in_place
+
+
+def check_usage(host: Host, cluster: str | None, args: argparse.Namespace) -> None:
+    """Everything that can be refused before anything is restored. Raises UsageError, NoBucket."""
+    if not wanted(args):
+        for name in ("delete_newer", "accept_older", "accept_incomplete"):
+            if getattr(args, f"bucket_{name}"):
+                option = f"--bucket-{name.replace('_', '-')}"
+                raise UsageError(f"{option} goes with --bucket-into or --bucket-in-place")
+        return
+    if args.bucket_delete_newer and not args.bucket_in_place:
+        raise UsageError("--bucket-delete-newer goes with --bucket-in-place")
+    section = bucket_section(host, cluster)
+    if section.references is not None and not args.start:
+        raise UsageError(
+            "the restored database tells what it refers to only once it runs",
+            hint="Add --start; or restore the bucket alone with `walarchiver bucket restore`.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """What came of the bucket's part."""
+
+    text: str
+    members: dict[str, object]
+    status: int
+    failure: Inconsistent | None
+
+
+def restore_bucket(
+    context: Context, host: Host, args: argparse.Namespace, found: Answer, dsn: str | None
+) -> Joint:
+    """Restore the bucket to the moment of a restored database; `dsn`: where that runs, None: not asked.
+
+    Raises UsageError, NotReachable, BucketWindowOpen, BucketIndexStale, Store… and their kin.
+    """
+    time = database_moment(found.decision, found.understood.target)
+    if time is None:
+        raise NotReachable("no transaction had committed by then, so there is no moment for the bucket")
+    with sides_of(host, context.cluster, found.archive.catalog, time) as sides:
+        moment, skew = sides.at(time), sides.skew
+    with ExitStack() as stack:
+        asked = _asked(args, moment)
+        gathered = gather(context, host, asked, stack)
+        report = None if dsn is None else _compared(context, host, found, time, dsn)
+        overrides = {} if report is None else overrides_of(report, accept_older=args.bucket_accept_older)
+        context.progress(
+            f"restore: bucket as of {format_rfc3339(moment * 1000)} on its store's clock"
+            + (
+                ""
+                if skew is None
+                else f" (clocks differ by {skew.low / 1e6:+.1f} to {skew.high / 1e6:+.1f} s)"
+            )
+        )
+        plan = planned(context, host, asked, gathered, overrides)
+        job = BucketJob.of(context, host, asked, plan, gathered.buckets)
+        done = carry_out(job)
+        return _told(job, report, report_members(done), report_status(done))
+
+
+def _compared(context: Context, host: Host, found: Answer, time: CommitTime, dsn: str) -> JointReport:
+    with sides_of(host, context.cluster, found.archive.catalog, time) as sides:
+        return check_joint(
+            sides,
+            dsn,
+            sides.at(time),
+            workers=sides.section.listings,
+            progress=lambda count: context.progress(f"restore: {count:,} references compared"),
+        )
+
+
+def overrides_of(report: JointReport, *, accept_older: bool) -> Mapping[str, Want]:
+    """The keys that the database knows better than the moment does."""
+    chosen = {**dict.fromkeys(SETTLED, True), Standing.OLDER: accept_older}
+    return {
+        finding.reference.key: finding.want
+        for finding in report.findings
+        if chosen.get(finding.standing, False)
+        and finding.row is not None
+        and not _current(finding, report.moment)
+    }
+
+
+def _current(finding: Finding, moment: StoreMs) -> bool:
+    return finding.row is not None and finding.row.was_current(moment)
+
+
+def _asked(args: argparse.Namespace, moment: StoreMs) -> argparse.Namespace:
+    """The same as options of `bucket restore`."""
+    return argparse.Namespace(
+        at=format_rfc3339(moment * 1000),
+        prefix=None,
+        missing_only=False,
+        keys=None,
+        plan=None,
+        into=args.bucket_into,
+        in_place=args.bucket_in_place,
+        from_bucket=None,
+        into_endpoint=None,
+        into_credentials=None,
+        from_endpoint=None,
+        from_credentials=None,
+        delete_newer=args.bucket_delete_newer,
+        undelete="copy",
+        accept_uncertain=False,
+        accept_incomplete=args.bucket_accept_incomplete,
+        thaw=False,
+        thaw_days=7,
+        manifest=None,
+        no_scan=False,
+        apply=True,
+        dry_run=False,
+    )
+
+
+def _told(
+    job: BucketJob, report: JointReport | None, restored: dict[str, object], restored_status: int
+) -> Joint:
+    header = job.plan.header
+    place = f"{job.buckets.target.url}" + (f" below {header.to_prefix!r}" if header.to_prefix else "")
+    text = f"bucket: {place} holds what was there at {header.requested}: {job.summary}"
+    members: dict[str, object] = {"plan": header.id, "target": job.buckets.target.url, **restored}
+    if report is None:
+        return Joint(
+            f"{text}\nnot compared with the database", {**members, "joint": None}, restored_status, None
+        )
+    text = f"{text}\n{joint_text(report, listed=LISTED)}"
+    members["joint"] = joint_members(report)
+    if report.tally.consistent:
+        return Joint(text, members, restored_status, None)
+    wrong = Inconsistent("the database refers to objects that the bucket does not have as of the moment")
+    return Joint(text, members, wrong.exit_status, wrong)
