@@ -20,8 +20,9 @@ from walarchiver.bucketassembly import (
     multipart_time_of,
 )
 from walarchiver.bucketports import EvidenceBucket, VersionIndex, Versioning
+from walarchiver.bucketshipping import ship_index
 from walarchiver.cli.context import Context
-from walarchiver.errors import UsageError
+from walarchiver.errors import UsageError, WalarchiverError
 from walarchiver.evidence.events import Follower
 from walarchiver.evidence.openfeed import open_feed
 from walarchiver.evidence.scanning import Progress, Scan, Scanned, ScanOptions
@@ -51,6 +52,9 @@ def register(subparsers: Subparsers) -> None:
         metavar="URL",
         help="list only what waiting notifications name; from `events`, an SQS URL, or file:///PLACE",
     )
+    parser.add_argument(
+        "--no-ship", action="store_true", help="do not keep what the index knows in the repository"
+    )
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
@@ -63,8 +67,27 @@ def run(context: Context, args: argparse.Namespace) -> int:
         closing(index_of(host, context.cluster)) as index,
     ):
         if args.events is not None:
-            return _follow(context, host, section, bucket, index, args.events or section.events)
-        return _scan(context, host, section, bucket, index, prefix=args.prefix, anew=args.full)
+            status = _follow(context, host, section, bucket, index, args.events or section.events)
+        else:
+            status = _scan(context, host, section, bucket, index, prefix=args.prefix, anew=args.full)
+        return status if args.no_ship else max(status, _ship(context, host, index))
+
+
+def _ship(context: Context, host: Host, index: VersionIndex) -> int:
+    """Keep in the repository what is new in the index: some of it no listing shows again."""
+    try:
+        shipped = ship_index(
+            host,
+            context.cluster,
+            index,
+            lambda done: context.progress(f"scan: {done.keys:,} keys of the index kept in the repository"),
+        )
+    except WalarchiverError as error:
+        context.warning(f"the index was not kept in the repository: {error.code}: {error.message}")
+        return DEGRADED
+    if shipped is None:
+        context.progress("scan: this host has no signing key, so the index is not kept in the repository")
+    return 0
 
 
 # --- the whole bucket ----------------------------------------------------------------------------
