@@ -113,7 +113,11 @@ class Journal:
         except OSError:
             self._file.close()
             raise Locked(f"another process carries out the plan of {path}") from None
-        self._take_up(plan_sha256)
+        try:
+            self._take_up(plan_sha256)
+        except BaseException:
+            self._file.close()
+            raise
 
     # --- reading
 
