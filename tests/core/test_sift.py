@@ -20,13 +20,14 @@ from walarchiver.core.lsn import Lsn
 from walarchiver.core.relfile import RelFile
 from walarchiver.core.scan import Ending, EventKind
 from walarchiver.core.sift import sift
+from walarchiver.core.skim import COMPILED
 from walarchiver.core.stretch import sift_segment
 from walarchiver.core.touch import Ended, Rows, Touches, Watch
 from walarchiver.core.touches import ALWAYS, ROWS
 from walarchiver.core.walpage import read_first_page
 from walarchiver.core.walrecord import record_kind
 
-pytestmark = pytest.mark.skipif(not sifting.COMPILED, reason="the compiled part is not built here")
+pytestmark = pytest.mark.skipif(not COMPILED, reason="the compiled part is not built here")
 
 ROOT = Path(__file__).resolve().parents[2]
 NOON = 1_795_348_800_000_000

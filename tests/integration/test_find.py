@@ -183,6 +183,7 @@ def test_what_cannot_be_read_is_refused_with_its_code(scenes: Scenes) -> None:
         pipe = until(lambda: opened_by_a_reader(stored), "the segment asked for")
         program.send_signal(signal.SIGINT)
         _out, errors = program.communicate(timeout=20)
+        assert pipe is not None
         os.close(pipe)
     finally:
         program.kill()

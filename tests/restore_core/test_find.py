@@ -14,14 +14,14 @@ from restore.core.filehistory import Follower, Range, Sighting
 from restore.core.findings import Kind
 from restore.core.joining import Joiner, Transaction, precedes
 from restore.core.model import Horizon, Run, View
-from restore.core.searchrange import search_range
+from restore.core.searchrange import SearchRange, narrowed, search_range
 from tests.core.twins import joined
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import POSTGRES_EPOCH_US, CommitTime
 from walarchiver.core.relfile import RelFile, Slot
-from walarchiver.core.scan import EventKind
-from walarchiver.core.segment import SegmentBytes
+from walarchiver.core.scan import Ending, EventKind, SegmentScan
+from walarchiver.core.segment import Segment, SegmentBytes
 from walarchiver.core.touch import (
     NO_END,
     CatalogStep,
@@ -105,6 +105,41 @@ def test_where_samples_are_rare_segments_are_opened_by_halves() -> None:
     assert span is not None
     assert 690 <= span.first <= 700
     assert len(opened) < 12
+
+
+def scan(number: int, *times: int, ending: Ending = Ending.WHOLE) -> SegmentScan:
+    """The scan of a segment with events of these seconds."""
+    found = [CommitTime(time * SECOND) for time in times]
+    start = Lsn(number * MIB)
+    return SegmentScan(
+        segment=Segment(1, number), system=1, magic=1, ending=ending, problem="", first=start,
+        first_prev=start, last=start, end=Lsn(start + MIB), records=9, commits=len(times),
+        aborts=0, prepares=0, min_time=min(found, default=None), max_time=max(found, default=None),
+        first_event=None, last_event=None, last_commit=None, backward_us=0, restore_points=(), checkpoints=(),
+        parameter_changes=(), prepared=(), switched=False, overwritten=(),
+    )  # fmt: skip
+
+
+def test_segments_at_both_ends_that_tell_nothing_of_the_asked_time_are_left_out() -> None:
+    span = SearchRange(100, 200, 250)
+    scans = {number: scan(number, number) for number in range(100, 201)}
+
+    def bounds_of(first: int, last: int) -> tuple[int, int]:
+        found = narrowed(span, first * SECOND, last * SECOND, scans.get)
+        assert (found.until, found.missing, found.reaches_end) == (250, None, False)
+        return found.first, found.last
+
+    assert bounds_of(150, 160) == (150, 160)
+    assert bounds_of(105, 195) == (100, 200)  # so few are read rather than left out
+    assert bounds_of(0, 99) == (100, 100)
+    scans[140], scans[180] = scan(140), scan(180)  # no event at all
+    assert bounds_of(150, 160) == (150, 160)
+    scans[130] = scan(130, 155)  # the clock was set back behind it
+    scans[170] = scan(170, 400, 155)
+    assert bounds_of(150, 160) == (130, 170)
+    scans[120] = scan(120, 1, ending=Ending.BAD)  # it may hold more than its scan says
+    del scans[190]  # no scan
+    assert bounds_of(150, 160) == (120, 190)
 
 
 def touch(lsn: int, *, deleted: int = 0) -> Touch:
