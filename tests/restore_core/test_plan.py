@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from restore.core.estimate import Measured, Part, estimate
-from restore.core.model import AtLatest, AtLsn, AtName, AtTime, Decision, Target
+from restore.core.model import AtLatest, AtLsn, AtName, AtTime, Decision, Superseded, Target
 from restore.core.plan import Plan, make_plan
 from restore.core.plandocument import plan_document
 from restore.core.planfile import plan_from_text, plan_to_json, plan_to_text
@@ -20,9 +20,11 @@ from restore.core.plantext import plan_text
 from restore.core.recoveryconf import quote_setting, recovery_settings, render_settings
 from restore.core.when import Understood, parse_when
 from tests.restore_core.scenes import at, failover, full, gap_world, three_commits
-from tests.restore_core.synthetic import SECOND, SIZE, T0, World
+from tests.restore_core.synthetic import SECOND, SIZE, T0, World, new_world
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import format_rfc3339
+from walarchiver.core.scan import EventKind
+from walarchiver.core.segment import Segment
 from walarchiver.errors import MalformedObject, UsageError
 
 pytestmark = pytest.mark.usefixtures("both_ways")
@@ -40,6 +42,25 @@ def named_world() -> World:
     return world
 
 
+def stepped_world() -> World:
+    """The clock was set back between two commits, with a transaction prepared before."""
+    world, writer = three_commits()
+    writer.event(65 * SECOND, 742, EventKind.PREPARE, gid="transfer 7")
+    writer.commit(90 * SECOND, 743)
+    writer.commit(70 * SECOND, 744)
+    full(writer)
+    return world
+
+
+def quiet_world() -> World:
+    """No transaction since the base backup."""
+    world, writer = new_world()
+    writer.backup("first", 10 * SECOND)
+    full(writer)
+    writer.sample(60 * SECOND)
+    return world
+
+
 CASES: dict[str, tuple[Callable[[], World], Target]] = {
     "reachable": (lambda: three_commits()[0], at(30)),
     "idle": (lambda: three_commits()[0], at(50)),
@@ -51,6 +72,8 @@ CASES: dict[str, tuple[Callable[[], World], Target]] = {
     "unknown": (named_world, AtName("after_migration")),
     "latest": (named_world, AtLatest()),
     "lsn": (named_world, AtLsn(Lsn(0x1F0000))),
+    "clocks": (stepped_world, at(75)),
+    "quiet": (quiet_world, AtLatest()),
 }
 
 
@@ -96,6 +119,24 @@ def test_the_answer_reads_as_the_golden_files_say(case: str, golden: Golden) -> 
         decision, world.view(), requested=asked, settings=conf, keys=keys, plan_id=plan_id, duration=duration
     )
     golden(f"{case}.json", json.dumps(document, indent=2) + "\n")
+
+
+def test_what_an_administrator_replaced_on_the_path_is_told() -> None:
+    world, target, decision = decided("fork")
+
+    def change(name: str) -> Superseded:
+        return Superseded(name, "aa" * 32, "bb" * 32, f"why {name}")
+
+    met = [Segment(1, 1).name(SIZE), Segment(2, 2).name(SIZE), "00000002.history"]
+    passed = [Segment(1, 2).name(SIZE), Segment(2, 9).name(SIZE), "00000003.history", "odd.partial"]
+    view = replace(world.view(), superseded=tuple(change(name) for name in (*met, *passed)))
+    told = plan_document(decision, view, requested=understood(target))["superseded"]
+    assert [one["name"] for one in told] == met  # type: ignore[index, union-attr, call-overload]
+    text = plan_text(decision, view, requested=understood(target))
+    assert f"{met[0]}: an administrator put digest bbbbbbbbbbbbbbbb… in the place" in text
+    assert not [name for name in passed if name in text]
+    refused = replace(decision, wal=None)
+    assert view.superseded_on(refused.path, None) == (change("00000002.history"),)
 
 
 @pytest.mark.parametrize("case", ["reachable", "latest"])

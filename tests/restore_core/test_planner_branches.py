@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from restore.core.branches import diverge
 from restore.core.model import AtXid, Verdict
 from tests.restore_core.scenes import ask, at, failover, full, stop_of
 from tests.restore_core.synthetic import SECOND
-from walarchiver.core.history import TimelineHistory
+from walarchiver.core.history import Fork, TimelineHistory
+from walarchiver.core.lsn import Lsn
 from walarchiver.core.segment import Segment
 
 pytestmark = pytest.mark.usefixtures("both_ways")
@@ -82,3 +84,29 @@ def test_a_backup_taken_behind_the_fork_on_the_old_branch_does_not_serve_the_new
     decision = ask(world, at(205))
     assert decision.backup is not None
     assert decision.backup.id == "first"
+
+
+def test_without_the_parents_history_its_records_are_reached_on_the_childs_path() -> None:
+    """The stop lies on timeline 2, whose history file was lost; 3's own names it as a parent."""
+    world, _, new = failover()
+    third = new.fork(3)
+    world.current = 3
+    third.commit(120 * SECOND, 760)
+    full(third)
+    assert ask(world, at(85)).path.timeline == 2
+    del world.histories[2]
+    decision = ask(world, at(85))
+    assert stop_of(decision)[2] == 743
+    assert decision.path.timeline == 3
+    assert decision.stop is not None
+    assert decision.stop.timeline == 2
+
+
+def test_paths_part_where_the_first_of_them_leaves_their_common_timeline() -> None:
+    first = TimelineHistory(3, (Fork(1, Lsn(100)), Fork(2, Lsn(200))))
+    other = TimelineHistory(4, (Fork(1, Lsn(100)), Fork(2, Lsn(150))))
+    assert diverge(first, first) is None
+    assert diverge(first, other) == 150
+    assert diverge(first, TimelineHistory(1)) == 100
+    assert diverge(first, TimelineHistory(5, (Fork(1, Lsn(40)), Fork(2, Lsn(200))))) == 40
+    assert diverge(first, TimelineHistory(9, (Fork(7, Lsn(100)),))) == 0
