@@ -132,7 +132,7 @@ def test_what_an_administrator_replaced_on_the_path_is_told() -> None:
     view = replace(world.view(), superseded=tuple(change(name) for name in (*met, *passed)))
     told = plan_document(decision, view, requested=understood(target))["superseded"]
     assert [one["name"] for one in told] == met  # type: ignore[index, union-attr, call-overload]
-    text = plan_text(decision, view, requested=understood(target))
+    text = " ".join(plan_text(decision, view, requested=understood(target)).split())
     assert f"{met[0]}: an administrator put digest bbbbbbbbbbbbbbbb… in the place" in text
     assert not [name for name in passed if name in text]
     refused = replace(decision, wal=None)

@@ -102,7 +102,7 @@ def test_a_record_over_several_files_ends_where_one_of_them_is_missing() -> None
 @pytest.mark.usefixtures("both_ways")
 def test_while_a_newer_base_backup_proves_nothing_the_older_one_says_what_is_restorable() -> None:
     world, writer = three_commits()
-    writer.backup("second", 100 * SECOND)
+    writer.backup("second", 100 * SECOND + 1)  # its checkpoint says 100 s, its end is a microsecond later
     full(writer)
     found = latest_restorable(world.view(), world.knowledge())
     assert found is not None
