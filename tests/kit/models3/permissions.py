@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.kit.models3.policy import Role
+from tests.kit.models3.policy import Grants
 from tests.kit.models3.refusals import Refusal
 from tests.kit.models3.wire import Call
 
@@ -44,7 +44,7 @@ _BY_VERSION = {
 class Permissions:
     """See the module. Without roles everything is allowed."""
 
-    def __init__(self, roles: Sequence[Role] = ()) -> None:
+    def __init__(self, roles: Sequence[Grants] = ()) -> None:
         self.roles = {role.access_key: role for role in roles}
 
     def check(self, call: Call) -> None:
@@ -85,7 +85,7 @@ class Permissions:
 
     def _may(self, call: Call, action: str, where: str) -> bool:
         role = self.roles.get(call.access_key)
-        return not self.roles or (role is not None and role.may(f"s3:{action}", where))
+        return not self.roles or (role is not None and role.may(f"s3:{action}", where, call.headers))
 
     def _need(self, call: Call, action: str, where: str) -> None:
         if not self._may(call, action, where):

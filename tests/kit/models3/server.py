@@ -24,7 +24,7 @@ from tests.kit.models3.clock import ModelClock, http_date
 from tests.kit.models3.faults import Fault, Faults
 from tests.kit.models3.feed import Feed
 from tests.kit.models3.permissions import Permissions
-from tests.kit.models3.policy import Role
+from tests.kit.models3.policy import Grants
 from tests.kit.models3.refusals import Refusal
 from tests.kit.models3.requestlog import Logged, RequestLog
 from tests.kit.models3.sqs import Queue
@@ -43,7 +43,7 @@ class ModelOptions:
     multipart_time: Literal["initiation", "completion"] = "initiation"
     whole_seconds: bool = True
     part_bytes_min: int = PART_BYTES_MIN
-    roles: Sequence[Role] = ()
+    roles: Sequence[Grants] = ()
     ignores_conditions: bool = False
     """As some servers do: If-Match and If-None-Match of writes mean nothing."""
     start: str = "2026-03-02T10:00:00Z"
