@@ -90,7 +90,7 @@ ALWAYS = (
 
 
 class Gatherer:
-    """Takes in records in WAL order."""
+    """Takes in records of the kinds ALWAYS and ROWS in WAL order."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
@@ -118,8 +118,6 @@ class Gatherer:
                     )
                 case 0:
                     self._xlog(record)
-                case _:
-                    pass
         except (struct.error, IndexError) as error:
             raise CorruptSegment(
                 f"record at {format_lsn(record.start)} is too short for what it claims to be"
@@ -239,9 +237,7 @@ class Gatherer:
             self.found.next_xids.append(NextXid(Lsn(redo), next_xid))
 
     def _transaction(self, record: WalRecord) -> None:
-        kind = _ENDINGS.get(record.info & _OPERATION)
-        if kind is None:
-            return
+        kind = _ENDINGS[record.info & _OPERATION]
         if kind in (EventKind.COMMIT, EventKind.ABORT):
             main = record.main
             xinfo = struct.unpack_from("<I", main, 8)[0] if record.info & _HAS_INFO else 0
