@@ -118,7 +118,9 @@ MUTATIONS = (
         "restore/fetcher.py",
         "            temporary = _beside(folder, destination)\n",
         "            temporary = destination\n",
-        (f"{FETCHER}test_a_kill_in_the_middle_leaves_nothing_under_the_final_name",),
+        (
+            "tests/simulation/test_fetcher_files.py::test_a_kill_in_the_middle_leaves_nothing_under_the_final_name",
+        ),
     ),
     Mutation(
         8,
@@ -126,7 +128,7 @@ MUTATIONS = (
         "walarchiver/listening.py",
         "        except (ConnectionRefusedError, FileNotFoundError):\n            return\n",
         "",
-        (f"{API}test_a_dead_servers_socket_is_replaced_and_a_living_ones_is_not",),
+        ("tests/hook/test_api_callers.py::test_a_dead_servers_socket_is_replaced_and_a_living_ones_is_not",),
     ),
     Mutation(
         9,
@@ -142,7 +144,7 @@ MUTATIONS = (
         "walarchiver/api.py",
         "    def _refuse_while_draining(self) -> None:\n        if self.draining:\n",
         "    def _refuse_while_draining(self) -> None:\n        if False:\n",
-        (f"{API}test_draining_ends_work_in_progress_and_takes_no_more",),
+        ("tests/hook/test_api_callers.py::test_draining_ends_work_in_progress_and_takes_no_more",),
     ),
     Mutation(
         10,
@@ -226,6 +228,6 @@ MUTATIONS = (
         "walarchiver/listening.py",
         "loop.call_later(seconds, self._transport.abort)",
         "loop.call_later(seconds + 3600, self._transport.abort)",
-        (f"{API}test_slow_callers_are_cut_and_stall_nobody",),
+        ("tests/hook/test_api_callers.py::test_slow_callers_are_cut_and_stall_nobody",),
     ),
 )

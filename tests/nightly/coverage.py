@@ -44,7 +44,7 @@ GROUPS = {
 }
 PIECES = [
     *("tests/core", "tests/format", "tests/vectors", "tests/simulation", "tests/keys", "tests/shells"),
-    *("tests/restore_core", "tests/contracts", "tests/cli"),
+    *("tests/restore_core", "tests/evidence", "tests/contracts", "tests/cli"),
     *(f"tests/postgres/test_{name}.py" for name in ("backup_pieces", "rescued_tables", "touches")),
 ]
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".nightly", "__pycache__", ".*_cache", ".hypothesis")

@@ -109,7 +109,7 @@ PROMISES = (
             f"{INTEGRATION}test_kills.py::test_a_server_killed_at_any_step_of_archiving_loses_nothing",
             f"{SIMULATION}test_archiver_crashes.py::"
             "test_after_a_crash_at_any_step_a_new_process_archives_the_same_file",
-            f"{SIMULATION}test_fetcher.py::test_a_kill_in_the_middle_leaves_nothing_under_the_final_name",
+            f"{SIMULATION}test_fetcher_files.py::test_a_kill_in_the_middle_leaves_nothing_under_the_final_name",
             f"{SIMULATION}test_rotation.py::"
             "test_a_rotation_stopped_at_any_step_is_finished_by_the_next_and_nothing_unrecorded_counts",
             f"{SIMULATION}test_keyring_change.py::"
@@ -126,7 +126,7 @@ PROMISES = (
         (
             f"{INTEGRATION}test_daemon.py::test_sigterm_under_load_drains_and_acknowledges_nothing_by_half",
             f"{INTEGRATION}test_daemon.py::test_sigterm_ends_a_server_whose_store_does_not_answer",
-            "tests/hook/test_api.py::test_the_end_of_the_drain_cuts_without_acknowledging",
+            "tests/hook/test_api_callers.py::test_the_end_of_the_drain_cuts_without_acknowledging",
             f"{SIMULATION}test_archiver_calls.py::test_a_queue_that_stops_leaves_nobody_waiting",
         ),
     ),
@@ -192,9 +192,9 @@ PROMISES = (
         15,
         "One slow or hostile client cannot stall archiving.",
         (
-            "tests/hook/test_api.py::test_slow_callers_are_cut_and_stall_nobody",
-            "tests/hook/test_api.py::test_a_dripping_caller_is_cut_too",
-            "tests/hook/test_api.py::test_too_many_callers_get_an_honest_failure",
+            "tests/hook/test_api_callers.py::test_slow_callers_are_cut_and_stall_nobody",
+            "tests/hook/test_api_callers.py::test_a_dripping_caller_is_cut_too",
+            "tests/hook/test_api_callers.py::test_too_many_callers_get_an_honest_failure",
         ),
     ),
     Promise(

@@ -69,7 +69,7 @@ SCENARIOS = (
             f"{OUTAGES}test_recovery_stops_at_any_doubt_goes_on_without_it_and_ends_at_the_true_end",
             "tests/simulation/test_repository.py::"
             "test_a_damaged_newest_version_is_passed_over_for_the_genuine_one",
-            "tests/simulation/test_fetcher.py::test_a_damaged_object_is_never_placed",
+            "tests/simulation/test_fetcher_files.py::test_a_damaged_object_is_never_placed",
         ),
     ),
     Scenario(

@@ -297,7 +297,7 @@ def test_what_does_not_verify_hides_no_older_checkpoint(scene: Scene, kind: str)
 
 
 def test_a_checkpoint_by_a_keyring_to_come_is_read_after_the_keyrings_were_read_anew(scene: Scene) -> None:
-    from tests.simulation.test_repository import next_keyring
+    from tests.simulation.test_repository_keyrings import next_keyring
     from walarchiver.core.objectname import keyring_key
 
     early = scene.place()

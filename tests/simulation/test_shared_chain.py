@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.simulation.test_ledger import archive, names, same_everywhere, wal
-from tests.simulation.test_repository import next_keyring
+from tests.simulation.test_repository_keyrings import next_keyring
 from tests.simulation.world import SYSTEM, Process, World
 from walarchiver.core.objectname import keyring_key, ledger_key
 from walarchiver.errors import LedgerBroken

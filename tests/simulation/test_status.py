@@ -8,7 +8,7 @@ import pytest
 
 from restore.core.horizon import SAMPLE_MARGIN_US
 from restore.planning import view_of
-from tests.format.test_chain import SCAN
+from tests.format.test_chain_roles import SCAN
 from tests.kit.walmaker import MIB
 from tests.simulation.test_backup import FACTS
 from tests.simulation.test_ledger import sample as _sample

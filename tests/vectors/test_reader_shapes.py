@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.format.test_chain import EXAMPLES
+from tests.format.test_chain_roles import EXAMPLES
 from walarchiver.errors import MalformedObject
 from walarchiver.format.codec import record_from_json, record_to_json
 
