@@ -287,6 +287,10 @@ class VersionIndex(Protocol):
         """The history of each of many keys, in the order asked; read ahead, so better than one by one."""
         ...
 
+    def entries_there(self, keys: KeyRange) -> Iterator[tuple[str, int]]:
+        """Each key of the range with the number of its entries that are not gone, in key order."""
+        ...
+
     def as_of(self, moment: StoreMs, *, prefix: str = "", after: str = "") -> Iterator[Row]:
         """The versions current at `moment`, in key order from behind `after`; gone ones included."""
         ...

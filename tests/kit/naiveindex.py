@@ -77,6 +77,12 @@ class NaiveIndex:
     def histories(self, keys: Iterable[str]) -> Iterator[tuple[str, tuple[Row, ...]]]:
         return ((key, self.history(key)) for key in keys)
 
+    def entries_there(self, keys: KeyRange) -> Iterator[tuple[str, int]]:
+        for key in sorted(key for key in self._rows if key in keys):
+            ids = {(row.entry.version_id, row.entry.modified) for row in self._rows[key] if not row.is_gone}
+            if ids:
+                yield key, len(ids)
+
     def as_of(self, moment: StoreMs, *, prefix: str = "", after: str = "") -> Iterator[Row]:
         for key in self._keys(prefix):
             row = self._current(key, moment)
@@ -116,7 +122,7 @@ class NaiveIndex:
 
     def unship_all(self) -> None:
         self._changes += 1
-        self._pending = dict.fromkeys(self._rows, self._changes)
+        self._pending = dict.fromkeys((key for key, rows in self._rows.items() if rows), self._changes)
 
     @property
     def changes(self) -> int:

@@ -3,7 +3,8 @@
 Rules:
 - An observation is made at a moment of the store's clock; its value is canonical JSON or a word:
   `versioning`: the status. `lifecycle`: a list of rules, or `hidden` when they may not be asked for. `scan`:
-  `{"entries":…,"keys":…,"prefix":…}`, a complete listing below the prefix was asked for then. `feed_gap`:
+  `{"entries":…,"keys":…,"prefix":…}`, a complete listing below the prefix was asked for then (and with
+  `"loses_keys":true` the server lost some in its listings; what was lost was found). `feed_gap`:
   `{"since":…}`, events of the time since then may be missing. `multipart_time`: a MultipartTime.
 - `parse` functions raise ValueError for what these rules do not know.
 """
@@ -71,9 +72,10 @@ def parse_rules(value: str) -> tuple[LifecycleRule, ...] | None:
         raise ValueError(f"{value!r} is no list of lifecycle rules") from fault
 
 
-def scan_text(prefix: str, *, keys: int, entries: int) -> str:
-    """The value of a `scan` observation."""
-    return _json({"entries": entries, "keys": keys, "prefix": prefix})
+def scan_text(prefix: str, *, keys: int, entries: int, loses_keys: bool = False) -> str:
+    """The value of a `scan` observation; `loses_keys`: the server's listings were seen to."""
+    told = {"entries": entries, "keys": keys, "prefix": prefix}
+    return _json(told | ({"loses_keys": True} if loses_keys else {}))
 
 
 def parse_scan(value: str) -> str:

@@ -7,8 +7,8 @@ Rules:
 - What a key's own listing shows, and the long one did not, was lost by that one, unless it may have been
   written meanwhile. A listing that lost anything may have lost keys that are deleted now, of which the other
   call says nothing: it is made again with pages of other sizes, until one finds nothing new.
-- A key that the index knows as current and the listing does not show at all is listed alone as well, before
-  anything is taken as removed for ever.
+- Nothing is taken as removed for ever because one listing does not show it: a key of which the index knows
+  more entries is listed alone; with many such keys the whole part is listed again instead.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from operator import attrgetter
 from typing import TypeVar
 
 from walarchiver.bucketports import Current, EvidenceBucket, KeyRange, VersionIndex
-from walarchiver.core.version import FOREVER, Entry, EntryKind, StoreMs
+from walarchiver.core.version import Entry, EntryKind, StoreMs
 from walarchiver.errors import ListingIncomplete
 
 Answer = TypeVar("Answer")
@@ -30,6 +30,8 @@ PAGES = (1000, 613, 389, 241, 127)
 """Page sizes that share few boundaries."""
 _ALONE_MAX = 5000
 """Keys of one part that are listed alone; more than this is no accident at the ends of pages."""
+_FEW = 50
+"""Keys with fewer entries than known that are listed alone; with more, listing all again is cheaper."""
 _TRIES = 5
 _SECOND_MS = 1000
 
@@ -100,15 +102,10 @@ class CrossCheck:
         self._correct(part, disagreeing(part.histories, self._watched(current)))
         if carefully or part.was_lossy:
             self._list_again(part)
-        vanished = self._vanished(part)
-        if len(vanished) > _ALONE_MAX and not (carefully or part.was_lossy):
+            return
+        fewer = self._fewer(part)
+        if len(fewer) > _FEW or self._correct(part, fewer):
             self._list_again(part)
-            vanished = self._vanished(part)
-        if len(vanished) <= _ALONE_MAX:
-            before = part.was_lossy
-            self._correct(part, vanished)
-            if part.was_lossy and not before:
-                self._list_again(part)
 
     def alone(self, key: str) -> tuple[Entry, ...]:
         """A key's entries, agreed on by both listings. Raises ListingIncomplete."""
@@ -163,34 +160,19 @@ class CrossCheck:
         pages = self.bucket.list_entries(keys, page_entries=page_entries)
         return histories_of(entry for page in self._watched(pages) for entry in page)
 
-    def _vanished(self, part: Part) -> list[str]:
-        """Keys that the index holds as current, of which the listing shows nothing."""
-        first, last = part.keys.first, part.keys.last
-        prefix = _shared(first, last) if last is not None else ""
-        found = []
-        after = first[:-1] if first.endswith("\0") else ""
-        for row in self.index.as_of(StoreMs(FOREVER - 1), prefix=prefix, after=after):
-            key = row.entry.key
-            if last is not None and key > last:
-                break
-            if key in part.keys and not row.is_gone and key not in part.histories:
-                found.append(key)
-        return found
+    def _fewer(self, part: Part) -> list[str]:
+        """Keys of which the index knows more entries than the listing shows."""
+        return [
+            key
+            for key, known in self._watched(self.index.entries_there(part.keys))
+            if known > len(part.histories.get(key, ()))
+        ]
 
     def _watched(self, answers: Iterable[Answer]) -> Iterator[Answer]:
         for number, answer in enumerate(answers):
             if number % 1000 == 0:
                 self.stopped()
             yield answer
-
-
-def _shared(one: str, other: str) -> str:
-    length = 0
-    for ours, theirs in zip(one, other, strict=False):
-        if ours != theirs:
-            break
-        length += 1
-    return one[:length]
 
 
 def _told(current: Current | None) -> str:

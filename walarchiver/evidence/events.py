@@ -27,10 +27,10 @@ from walarchiver.bucketports import (
     Observation,
     VersionIndex,
 )
+from walarchiver.core.bucketfacts import gap_text
 from walarchiver.core.version import Entry, StoreMs
 from walarchiver.evidence.crosscheck import CrossCheck, Histories, histories_of
 from walarchiver.evidence.eventmessages import Happened, NotAnEvent, is_later, parse_message
-from walarchiver.evidence.observing import gap_value
 from walarchiver.evidence.sharding import behind
 
 _MESSAGES_MAX = 5000
@@ -179,7 +179,7 @@ class Follower:
 
     def _observe_gap(self, since: StoreMs, now: StoreMs) -> None:
         self.followed.gap_since = since
-        self.index.observe(Observation(now, "feed_gap", gap_value(since)))
+        self.index.observe(Observation(now, "feed_gap", gap_text(since)))
         self.warn(f"{self.feed.name}: messages may have been lost; make a complete scan")
 
     def _last_drained(self) -> StoreMs | None:

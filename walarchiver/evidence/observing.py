@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
 
-from walarchiver.bucketports import EvidenceBucket, LifecycleRule, Observation, VersionIndex, Versioning
-from walarchiver.core.version import MultipartTime, StoreMs
+from walarchiver.bucketports import EvidenceBucket, Observation, VersionIndex, Versioning
+from walarchiver.core.bucketfacts import rules_text
+from walarchiver.core.version import MultipartTime
 from walarchiver.errors import StoreDenied
-
-HIDDEN = "hidden"
-"""The rules may not be asked for with these credentials."""
 
 
 def look_at_bucket(
@@ -30,16 +26,6 @@ def look_at_bucket(
     return versioning
 
 
-def scan_value(prefix: str, keys: int, entries: int) -> str:
-    """The value of a `scan` observation."""
-    return _json({"entries": entries, "keys": keys, "prefix": prefix})
-
-
-def gap_value(since: StoreMs) -> str:
-    """The value of a `feed_gap` observation: from when on events may be missing."""
-    return _json({"since": since})
-
-
 def last_value(index: VersionIndex, kind: str) -> str | None:
     found = [seen.value for seen in index.observations() if seen.kind == kind]
     return found[-1] if found else None
@@ -55,13 +41,14 @@ def last_entries(index: VersionIndex, prefix: str) -> int | None:
     return None
 
 
+def loses_keys(index: VersionIndex) -> bool:
+    """Whether the last scan saw the server lose keys in its listings."""
+    last = last_value(index, "scan")
+    return last is not None and json.loads(last).get("loses_keys") is True
+
+
 def _rules(bucket: EvidenceBucket) -> str:
     try:
-        rules: Sequence[LifecycleRule] = bucket.lifecycle()
+        return rules_text(bucket.lifecycle())
     except StoreDenied:
-        return HIDDEN
-    return _json([asdict(rule) for rule in rules])
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+        return rules_text(None)

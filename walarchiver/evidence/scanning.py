@@ -4,7 +4,7 @@ Rules:
 - The keys are cut into shards, a shard into parts of some 20,000 entries; a part is checked (crosscheck.py),
   corrected and only then ingested. Nothing is taken as removed from a part that did not pass.
 - When a part shows that the server loses keys in listings, the parts that were done before count as not
-  done: all are listed again, each twice with pages of different sizes.
+  done: all are listed again, each twice with pages of different sizes. The next scan begins like that.
 - `asked` of a part is the store's own time right before its first page was asked for.
 - Ended early, by whatever, a scan goes on at its next start where each shard had come to.
 - The `scan` observation is made at the end, for the time at which the scan began.
@@ -19,10 +19,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from walarchiver.bucketports import EvidenceBucket, KeyRange, Observation, VersionIndex, Versioning
+from walarchiver.core.bucketfacts import scan_text
 from walarchiver.core.version import Entry, MultipartTime, StoreMs
 from walarchiver.errors import BucketNotVersioned, WalarchiverError
 from walarchiver.evidence.crosscheck import CrossCheck, Part, histories_of
-from walarchiver.evidence.observing import last_entries, look_at_bucket, scan_value
+from walarchiver.evidence.observing import last_entries, look_at_bucket, loses_keys
 from walarchiver.evidence.scanplace import Place, Shard, forget_place, read_place, write_place
 from walarchiver.evidence.sharding import behind, below, hiding_folders, tiles
 
@@ -110,9 +111,9 @@ class Scan:
         self._list(place, expected)
         if self._lost and not place.carefully:
             place = self._fresh(whole, place.asked)
-            place.carefully = True
             self._list(place, expected)
-        self.index.observe(Observation(place.asked, "scan", scan_value(whole, place.keys, place.entries)))
+        told = scan_text(whole, keys=place.keys, entries=place.entries, loses_keys=self._lost)
+        self.index.observe(Observation(place.asked, "scan", told))
         if self.options.place is not None:
             forget_place(self.options.place)
         return Scanned(
@@ -139,7 +140,8 @@ class Scan:
 
     def _fresh(self, prefix: str, asked: StoreMs) -> Place:
         whole = below(prefix)
-        return Place(self.bucket.url, prefix, asked, [Shard(whole, whole.first)])
+        carefully = self._lost or loses_keys(self.index)
+        return Place(self.bucket.url, prefix, asked, [Shard(whole, whole.first)], carefully=carefully)
 
     # --- listing -------------------------------------------------------------------------------
 
