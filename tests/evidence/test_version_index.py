@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.evidence.listings import IDS, KEYS, instants, listings, ranges
 from tests.kit.naiveindex import NaiveIndex
-from walarchiver.bucketports import Observation, VersionIndex
+from walarchiver.bucketports import KeyRange, Observation, VersionIndex
 from walarchiver.core.version import StoreMs
 from walarchiver.evidence.sqliteindex import SqliteIndex
 
@@ -55,6 +55,8 @@ def assert_same(index: VersionIndex, naive: NaiveIndex) -> None:
             assert list(index.diff(earlier, later, prefix=prefix)) == changes
     for after in ("", "a", "a/1", "a/x", "￿"):
         assert list(index.as_of(MOMENTS[8], after=after)) == list(naive.as_of(MOMENTS[8], after=after))
+    for keys in (KeyRange(), KeyRange("a/"), KeyRange("a/1", "b"), KeyRange("b", "b")):
+        assert list(index.entries_there(keys)) == list(naive.entries_there(keys))
     assert index.observations() == naive.observations()
     for most in (0, 2, 100):
         assert index.unshipped(keys_max=most) == naive.unshipped(keys_max=most)
@@ -76,7 +78,9 @@ def test_an_engine_answers_as_the_naive_index_does(make: Making, data: st.DataOb
 def act(data: st.DataObject, index: VersionIndex, naive: NaiveIndex) -> None:
     """Do something to both."""
     key = st.sampled_from(KEYS)
-    deed = data.draw(st.sampled_from(("ingest",) * 6 + ("again", "upload", "observe", "ship", "load")))
+    deed = data.draw(
+        st.sampled_from(("ingest",) * 6 + ("again", "upload", "observe", "ship", "unship", "load"))
+    )
     match deed:
         case "ingest" | "again":
             keys, asked = data.draw(ranges()), data.draw(instants)
@@ -104,9 +108,11 @@ def act(data: st.DataObject, index: VersionIndex, naive: NaiveIndex) -> None:
                 naive.ingest(keys, listing, asked=asked)
             index.mark_shipped(shipped, changes_before=before[0])
             naive.mark_shipped(shipped, changes_before=before[1])
+        case "unship":
+            for one in (index, naive):
+                one.unship_all()
         case _:
-            source, target = data.draw(key), data.draw(key)
-            rows = naive.history(source)
-            if source == target:
-                index.load(target, rows)
-                naive.load(target, rows)
+            name = data.draw(key)
+            rows = naive.history(name) if data.draw(st.booleans()) else ()
+            for one in (index, naive):
+                one.load(name, rows)

@@ -27,10 +27,11 @@ LATEST = 32
 """Beside the traits: the server calls the entry the latest."""
 _TRAITS = 31
 FACT_FLAGS = LATEST | Trait.NULL.value | Trait.MULTIPART.value
-_NULL = Trait.NULL.value
+NULL = Trait.NULL.value
 _MULTIPART = Trait.MULTIPART.value
 _MARKER = EntryKind.MARKER
-_UNKNOWN_BEGIN = Trait.UNKNOWN_BEGIN.value
+UNKNOWN_BEGIN = Trait.UNKNOWN_BEGIN.value
+ORDER_CONFLICT = Trait.ORDER_CONFLICT.value
 REINSTATED = Trait.REINSTATED.value
 ENDLESS = 2**47 - 1
 """Stands for FOREVER; the largest integer that SQLite keeps in six bytes."""
@@ -54,12 +55,7 @@ def key_text(key: bytes) -> str:
     return key.decode("utf-8", "surrogatepass")
 
 
-def end_of(prefix: bytes) -> bytes:
-    """The first key behind all that begin with the prefix."""
-    return prefix[:-1] + bytes([prefix[-1] + 1]) if prefix else LAST_KEY
-
-
-def _packed(text: str) -> Packed:
+def packed(text: str) -> Packed:
     if not text:
         return None
     if len(text) == 32:
@@ -70,7 +66,7 @@ def _packed(text: str) -> Packed:
         if short.hex() == text:
             return short
     elif len(text) > 33 and text[32] == "-":
-        short_or_text, parts = _packed(text[:32]), text[33:]
+        short_or_text, parts = packed(text[:32]), text[33:]
         if isinstance(short_or_text, bytes) and parts.isdecimal() and parts.isascii():
             number = int(parts) if len(parts) < 9 else 0
             if str(number) == parts and number:
@@ -78,7 +74,7 @@ def _packed(text: str) -> Packed:
     return text
 
 
-def _unpacked(packed: Packed) -> str:
+def unpacked(packed: Packed) -> str:
     if packed is None:
         return ""
     if isinstance(packed, str):
@@ -92,24 +88,24 @@ def facts_of(entry: Entry, class_number: Callable[[str], int]) -> Facts:
     flags = LATEST if entry.is_latest else 0
     version_id, etag = entry.version_id, entry.etag
     if version_id == NULL_VERSION:
-        flags |= _NULL
+        flags |= NULL
     is_marker = entry.kind is _MARKER
     if "-" in etag and not is_marker:
         flags |= _MULTIPART
     size = None if is_marker else entry.size
     number = class_number(entry.storage_class)
-    return (entry.modified, size, flags, _packed(version_id), _packed(etag), number)
+    return (entry.modified, size, flags, packed(version_id), packed(etag), number)
 
 
 def entry_of(key: str, facts: Facts, class_name: Callable[[int], str]) -> Entry:
     modified, size, flags, version_id, etag, number = facts
     return Entry(
         key,
-        _unpacked(version_id),
+        unpacked(version_id),
         EntryKind.MARKER if size is None else EntryKind.VERSION,
         StoreMs(modified),
         size or 0,
-        _unpacked(etag),
+        unpacked(etag),
         class_name(number),
         bool(flags & LATEST),
     )
@@ -162,7 +158,7 @@ def simple(listed: Sequence[Facts], asked: int) -> list[Stored] | None:
         above = modified
         place -= 1
         if flags & _MULTIPART:
-            flags |= _UNKNOWN_BEGIN
+            flags |= UNKNOWN_BEGIN
         kept.append((place, modified, until, size, flags, version_id, etag, number, asked, 0, 0, None, None))
         until = modified
     kept.reverse()

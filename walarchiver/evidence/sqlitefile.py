@@ -48,6 +48,13 @@ _SCHEMA = (
     """CREATE TABLE observation (
     at INTEGER NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (kind, at, value))""",
     "CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+    # Rows that lie in Parquet parts (parquetindex.py), and what of them is no longer so.
+    """CREATE TABLE part (
+    name TEXT PRIMARY KEY, first BLOB NOT NULL, last BLOB NOT NULL, rows INTEGER NOT NULL,
+    is_retired INTEGER NOT NULL) WITHOUT ROWID""",
+    """CREATE TABLE shadow (
+    key BLOB NOT NULL, place INTEGER NOT NULL, begin INTEGER NOT NULL, until INTEGER NOT NULL, size INTEGER,
+    gone_by INTEGER, PRIMARY KEY (key, place)) WITHOUT ROWID""",
     "INSERT INTO class VALUES (0, ''), (1, 'STANDARD')",
     "INSERT INTO counter VALUES ('changes', 0), ('finished', 0), ('rows', 0)",
     "INSERT INTO covered VALUES (x'', NULL)",

@@ -11,32 +11,18 @@ Rules:
 from __future__ import annotations
 
 import contextlib
-import heapq
 import sqlite3
 from collections.abc import Iterable, Iterator
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 
-from walarchiver.bucketports import (
-    Change,
-    Doubt,
-    Ingested,
-    KeyRange,
-    Observation,
-    Totals,
-    Uncertain,
-)
-from walarchiver.core.keyhistory import placed_again, shown
-from walarchiver.core.version import Entry, MultipartTime, Row, StoreMs
+from walarchiver.bucketports import Change, Ingested, KeyRange, Observation, Totals, Uncertain
+from walarchiver.core.keyhistory import placed_again
+from walarchiver.core.version import Entry, Row, StoreMs
 from walarchiver.errors import StoreMisbehaves
 from walarchiver.evidence.indexrow import (
-    COLUMNS,
     LAST_KEY,
-    REINSTATED,
     Facts,
     Stored,
-    end_of,
     facts_of,
     key_bytes,
     key_text,
@@ -46,42 +32,8 @@ from walarchiver.evidence.indexrow import (
 from walarchiver.evidence.spool import Spool
 from walarchiver.evidence.sqliteclasses import Classes
 from walarchiver.evidence.sqlitefile import FINISHING, IndexFile
-from walarchiver.evidence.sqliteingest import ROWS_AT_ONCE, Taking, Writes, rows_of
-
-_AS_OF = (
-    f"SELECT key, {COLUMNS} FROM version WHERE key>=? AND key<?"  # noqa: S608
-    " AND until>? AND +begin<=? AND size IS NOT NULL ORDER BY key"
-)
-_TOTALS = (
-    "SELECT count(size), coalesce(sum(size), 0) FROM version"
-    " WHERE key>=? AND key<? AND until>? AND +begin<=? AND size IS NOT NULL"
-)
-_TOTALS_GONE = (
-    "SELECT count(*) FROM version INDEXED BY removed"
-    " WHERE gone_by>? AND begin<=? AND until>? AND size IS NOT NULL AND key>=? AND key<?"
-)
-_VERSION_COLUMNS = ", ".join(f"v.{name}" for name in COLUMNS.split(", "))
-_DIFF = (
-    f"SELECT t.key, {_VERSION_COLUMNS} FROM ("  # noqa: S608
-    "SELECT key FROM version WHERE begin>:earlier AND begin<=:later AND +key>=:first AND +key<:end"
-    " UNION SELECT key FROM version INDEXED BY removed"
-    " WHERE gone_by>:earlier AND gone_by<=:later AND +key>=:first AND +key<:end ORDER BY key"
-    ") AS t CROSS JOIN version AS v ON v.key=t.key WHERE v.size IS NOT NULL AND ("
-    "(+v.begin<=:earlier AND v.until>:earlier) OR (+v.begin<=:later AND v.until>:later)) ORDER BY t.key"
-)
-_BOUNDARY = (
-    f"SELECT DISTINCT key FROM version WHERE flags & {REINSTATED} = 0"  # noqa: S608
-    " AND begin>? AND begin<=? AND +key>=? AND +key<? ORDER BY key"
-)
-_REMOVED = (
-    "SELECT DISTINCT key FROM version INDEXED BY removed"
-    " WHERE gone_by>? AND gone_after<? AND begin<=? AND until>? AND +key>=? AND +key<? ORDER BY key"
-)
-_DOUBTFUL = (
-    "SELECT key, begin, until, flags, first_seen FROM version INDEXED BY doubtful"
-    " WHERE flags & 13 AND key>=? AND key<? ORDER BY key"
-)
-_NULL, _UNKNOWN_BEGIN, _ORDER = 1, 4, 8
+from walarchiver.evidence.sqliteingest import ROWS_AT_ONCE, Base, NoBase, Taking, Writes
+from walarchiver.evidence.sqlitequestions import Bounds, Questions, bounds
 
 
 class SqliteIndex:
@@ -99,12 +51,11 @@ class SqliteIndex:
 
     # --- taking over
     def ingest(self, keys: KeyRange, entries: Iterable[Entry], *, asked: StoreMs) -> Ingested:
-        first = key_bytes(keys.first)
-        end = LAST_KEY if keys.last is None else key_bytes(keys.last) + b"\0"
+        first, end = _ends(keys)
         if end <= first:
             return Ingested(0, 0, 0)
         with contextlib.closing(Spool(self._file.path.parent, self._lines(first, end, entries))) as spool:
-            taking = Taking(self._file, self._classes, first=first, end=end, asked=asked)
+            taking = Taking(self._file, self._classes, self._base, first=first, end=end, asked=asked)
             taking.run(spool, rows_at_once=self._rows_at_once)
         return Ingested(taking.counts.added, taking.counts.gone, taking.counts.revived)
 
@@ -119,13 +70,13 @@ class SqliteIndex:
     def complete_upload(self, key: str, version_id: str, at: StoreMs) -> None:
         whole = key_bytes(key)
         with self._file.writing() as db:
-            old = rows_of(db, whole)
-            rows = [self._row(key, row) for row in reversed(old)]
+            old, is_in_base = self._stored(db, whole)
+            rows = [row_of(key, row, self._classes.name) for row in reversed(old)]
             if any(row.entry.version_id == version_id for row in rows):
                 new = stored_rows(placed_again(rows, {version_id: at}), self._classes.number)
                 if new != old:
                     writes = Writes()
-                    writes.put(whole, old, new)
+                    writes.put(whole, old, new, is_in_base=is_in_base)
                     writes.write(db)
                 return
             db.execute(
@@ -138,7 +89,8 @@ class SqliteIndex:
         new = stored_rows(tuple(rows), self._classes.number)
         with self._file.writing() as db:
             writes = Writes()
-            writes.put(whole, rows_of(db, whole), new)
+            old, is_in_base = self._stored(db, whole)
+            writes.put(whole, old, new, is_in_base=is_in_base)
             writes.write(db, is_pending=False)
             db.execute("DELETE FROM pending WHERE key=?", (whole,))
 
@@ -149,69 +101,32 @@ class SqliteIndex:
 
     def histories(self, keys: Iterable[str]) -> Iterator[tuple[str, tuple[Row, ...]]]:
         with self._file.reading(is_one_state=False) as db:
-            habit = None
+            questions = self._asking(db)
             for key in keys:
-                stored = rows_of(db, key_bytes(key))
-                rows = tuple([self._row(key, row) for row in reversed(stored)])
-                if any(row[4] & _UNKNOWN_BEGIN for row in stored):
-                    habit = habit or self._habit(db)
-                    rows = tuple([shown(row, habit) for row in rows])
-                yield key, rows
+                yield key, questions.rows(key, questions.stored(key_bytes(key)))
+
+    def entries_there(self, keys: KeyRange) -> Iterator[tuple[str, int]]:
+        with self._file.reading() as db:
+            for key, count in self._asking(db).entries_there(_ends(keys)):
+                yield key_text(key), count
 
     def as_of(self, moment: StoreMs, *, prefix: str = "", after: str = "") -> Iterator[Row]:
-        first, end = _bounds(prefix)
-        if after:
-            first = max(first, key_bytes(after) + b"\0")
         with self._file.reading() as db:
-            habit = self._habit(db)
-            with contextlib.closing(db.execute(_AS_OF, (first, end, moment, moment))) as found:
-                for key, *row in found:
-                    yield shown(self._row(key_text(key), _stored(row)), habit)
+            yield from self._asking(db).as_of(moment, bounds(prefix, after))
 
     def totals(self, moment: StoreMs, *, prefix: str = "") -> Totals:
-        first, end = _bounds(prefix)
         with self._file.reading() as db:
-            objects, size = db.execute(_TOTALS, (first, end, moment, moment)).fetchone()
-            (gone,) = db.execute(_TOTALS_GONE, (moment, moment, moment, first, end)).fetchone()
-        return Totals(objects, size, gone)
+            return self._asking(db).totals(moment, bounds(prefix))
 
     def diff(self, earlier: StoreMs, later: StoreMs, *, prefix: str = "") -> Iterator[Change]:
-        if later < earlier:
-            for change in self.diff(later, earlier, prefix=prefix):
-                yield Change(change.key, change.after, change.before)
-            return
-        first, end = _bounds(prefix)
-        values = {"earlier": earlier, "later": later, "first": first, "end": end}
+        first, last = min(earlier, later), max(earlier, later)
         with self._file.reading() as db:
-            habit = self._habit(db)
-            with contextlib.closing(db.execute(_DIFF, values)) as found:
-                for key, lines in groupby(found, key=itemgetter(0)):
-                    text = key_text(key)
-                    rows = [shown(self._row(text, _stored(row)), habit) for _, *row in lines]
-                    before = next((row for row in rows if row.was_current(earlier)), None)
-                    after = next((row for row in rows if row.was_current(later)), None)
-                    if (before and before.entry) != (after and after.entry):
-                        yield Change(text, before, after)
+            for change in self._asking(db).diff(first, last, bounds(prefix)):
+                yield change if earlier <= later else Change(change.key, change.after, change.before)
 
     def uncertain(self, moment: StoreMs, *, prefix: str = "", band_ms: int = 1000) -> Iterator[Uncertain]:
-        bounds = _bounds(prefix)
-        with self._file.reading() as db, contextlib.ExitStack() as open_cursors:
-
-            def asking(sql: str, *values: object) -> sqlite3.Cursor:
-                return open_cursors.enter_context(contextlib.closing(db.execute(sql, values)))
-
-            is_end_shown = self._habit(db) is MultipartTime.COMPLETION
-            boundary = asking(_BOUNDARY, moment - band_ms, moment, *bounds)
-            removed = asking(_REMOVED, moment, moment, moment, moment, *bounds)
-            doubts = heapq.merge(
-                ((key, Doubt.BOUNDARY) for (key,) in boundary),
-                ((key, Doubt.REMOVED) for (key,) in removed),
-                _doubts(asking(_DOUBTFUL, *bounds), moment, is_end_shown=is_end_shown),
-                key=itemgetter(0),
-            )
-            for key, found in groupby(doubts, key=itemgetter(0)):
-                kinds = {doubt for _, doubt in found}
-                yield Uncertain(key_text(key), tuple(doubt for doubt in Doubt if doubt in kinds))
+        with self._file.reading() as db:
+            yield from self._asking(db).uncertain(moment, bounds(prefix), band_ms)
 
     # --- observations
     def observe(self, seen: Observation) -> None:
@@ -254,33 +169,23 @@ class SqliteIndex:
     def close(self) -> None:
         self._file.close()
 
-    def _row(self, key: str, stored: Stored) -> Row:
-        return row_of(key, stored, self._classes.name)
+    # --- what an engine on top of this one has elsewhere
+    def _asking(self, db: sqlite3.Connection) -> Questions:
+        return Questions(db, self._classes.name)
 
-    @staticmethod
-    def _habit(db: sqlite3.Connection) -> MultipartTime:
-        found = db.execute(
-            "SELECT value FROM observation WHERE kind='multipart_time' ORDER BY at DESC, rowid DESC LIMIT 1"
-        ).fetchone()
-        return MultipartTime(found[0]) if found else MultipartTime.UNKNOWN
+    def _base(self, db: sqlite3.Connection) -> Base:
+        del db
+        return NoBase()
 
-
-def _bounds(prefix: str) -> tuple[bytes, bytes]:
-    first = key_bytes(prefix)
-    return first, end_of(first)
-
-
-def _stored(row: list[object]) -> Stored:
-    return tuple(row)  # type: ignore[return-value]  # SQLite gives the columns of COLUMNS
+    def _stored(self, db: sqlite3.Connection, key: bytes) -> tuple[list[Stored], bool]:
+        """A key's rows, and whether they lie in the base."""
+        stored = self._asking(db).stored(key)
+        if not stored:
+            base, _ = self._base(db).known(key, key + b"\0", 1)
+            if key in base:
+                return base[key], True
+        return stored, False
 
 
-def _doubts(
-    rows: Iterable[tuple[bytes, int, int, int, int]], moment: StoreMs, *, is_end_shown: bool
-) -> Iterator[tuple[bytes, Doubt]]:
-    for key, begin, until, flags, first_seen in rows:
-        if flags & _NULL and begin > moment and not flags & REINSTATED:
-            yield key, Doubt.NULL
-        if flags & _ORDER and begin <= moment:
-            yield key, Doubt.ORDER
-        if flags & _UNKNOWN_BEGIN and not is_end_shown and begin <= moment < min(until, first_seen):
-            yield key, Doubt.MULTIPART
+def _ends(keys: KeyRange) -> Bounds:
+    return key_bytes(keys.first), LAST_KEY if keys.last is None else key_bytes(keys.last) + b"\0"

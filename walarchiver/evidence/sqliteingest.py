@@ -10,8 +10,9 @@ Rules:
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from walarchiver.core.keyhistory import absorb, is_stale
 from walarchiver.core.version import StoreMs
@@ -67,13 +68,20 @@ class Writes:
     def __init__(self) -> None:
         self._rows: list[tuple[object, ...]] = []
         self._cut: list[tuple[bytes, int]] = []
+        self._shadows: list[tuple[object, ...]] = []
         self._changed: list[bytes] = []
         self._more = 0
 
         self.completions_in_rows: list[tuple[bytes, str]] = []
         """Rows tell from now on when these uploads ended."""
 
-    def put(self, key: bytes, old: Sequence[Stored], new: Sequence[Stored]) -> None:
+    def put(
+        self, key: bytes, old: Sequence[Stored], new: Sequence[Stored], *, is_in_base: bool = False
+    ) -> None:
+        """`is_in_base`: `old` lies in the base, and nothing of the key here."""
+        if is_in_base:
+            self._shadows += [(key, row[0], row[1], row[2], row[3], row[11]) for row in old]
+            old = ()
         if len(old) > len(new):
             self._cut.append((key, len(new)))
         if old:
@@ -89,6 +97,7 @@ class Writes:
             return
         db.executemany("DELETE FROM version WHERE key=? AND place>=?", self._cut)
         db.executemany(_INSERT, self._rows)
+        db.executemany("INSERT OR IGNORE INTO shadow VALUES (?, ?, ?, ?, ?, ?)", self._shadows)
         db.execute("UPDATE counter SET value=value+? WHERE name='rows'", (self._more,))
         if is_pending:
             db.execute("UPDATE counter SET value=value+1 WHERE name='changes'")
@@ -98,13 +107,36 @@ class Writes:
             )
 
 
+class Base(Protocol):
+    """Rows that lie elsewhere than in the file, as long as nothing of their key changes."""
+
+    def known(self, first: bytes, end: bytes, rows_max: int) -> tuple[dict[bytes, list[Stored]], bytes]:
+        """The rows of whole keys from `first` on, about so many; and up to which key these are all."""
+        ...
+
+
+class NoBase:
+    """Everything is in the file."""
+
+    def known(self, first: bytes, end: bytes, rows_max: int) -> tuple[dict[bytes, list[Stored]], bytes]:
+        del first, rows_max
+        return {}, end
+
+
 class Taking:
     """One listing of a range on its way into the index."""
 
     def __init__(
-        self, file: IndexFile, classes: Classes, *, first: bytes, end: bytes, asked: StoreMs
+        self,
+        file: IndexFile,
+        classes: Classes,
+        base_of: Callable[[sqlite3.Connection], Base],
+        *,
+        first: bytes,
+        end: bytes,
+        asked: StoreMs,
     ) -> None:
-        self._file, self._classes = file, classes
+        self._file, self._classes, self._base_of = file, classes, base_of
         self._from, self._end, self._asked = first, end, asked
         self.counts = Counts()
 
@@ -133,6 +165,7 @@ class Taking:
     def _stretch(self, db: sqlite3.Connection, groups: Groups, rows_at_once: int) -> bytes:
         """Take over the keys from `_from` on, up to the returned one."""
         known, upper = known_rows(db, self._from, self._end, rows_at_once)
+        base, upper = self._base_of(db).known(self._from, upper, rows_at_once)
         taken = dict(groups.up_to(upper, rows_at_once))
         if groups.head is not None and groups.head[0] < upper:
             upper = next(reversed(taken)) + b"\0"
@@ -140,10 +173,13 @@ class Taking:
         steps = covered_steps(db, self._from, upper)
         writes = Writes()
         for key, facts in taken.items():
-            self._key(writes, key, facts, known.pop(key, []), ended.get(key), steps)
-        for key, rows in known.items():
-            if key < upper and any(row[11] is None for row in rows):
-                self._key(writes, key, [], rows, ended.get(key), steps)
+            is_in_base = key in base
+            old = base.pop(key) if is_in_base else known.pop(key, [])
+            self._key(writes, key, facts, old, ended.get(key), steps, is_in_base=is_in_base)
+        for rest in (known, base):
+            for key, rows in rest.items():
+                if key < upper and any(row[11] is None for row in rows):
+                    self._key(writes, key, [], rows, ended.get(key), steps, is_in_base=rest is base)
         writes.write(db)
         cover(db, upper, self._asked, steps)
         return upper
@@ -156,6 +192,8 @@ class Taking:
         old: list[Stored],
         ended: dict[str, StoreMs] | None,
         steps: Steps,
+        *,
+        is_in_base: bool,
     ) -> None:
         covered = steps.at(key)
         if is_stale(self._asked, covered):
@@ -187,7 +225,7 @@ class Taking:
         self.counts.added += after.added
         self.counts.gone += after.gone
         self.counts.revived += after.revived
-        writes.put(key, old, new)
+        writes.put(key, old, new, is_in_base=is_in_base)
 
 
 def known_rows(
@@ -210,12 +248,6 @@ def known_rows(
     rest = f"SELECT {COLUMNS} FROM version WHERE key=? AND place>=? ORDER BY place"  # noqa: S608
     known[last] += db.execute(rest, (last, len(known[last]))).fetchall()
     return known, last + b"\0"
-
-
-def rows_of(db: sqlite3.Connection, key: bytes) -> list[Stored]:
-    """Oldest first."""
-    select = f"SELECT {COLUMNS} FROM version WHERE key=? ORDER BY place"  # noqa: S608
-    return db.execute(select, (key,)).fetchall()
 
 
 def _completions(db: sqlite3.Connection, first: bytes, end: bytes) -> dict[bytes, dict[str, StoreMs]]:
