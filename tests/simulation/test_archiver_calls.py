@@ -300,6 +300,29 @@ def test_a_failure_that_nobody_waits_for_any_more_is_no_bug_report(tmp_path: Pat
     assert reported == []
 
 
+def test_work_that_ends_with_its_loop_is_no_bug_report_and_can_be_asked_for_again(tmp_path: Path) -> None:
+    world = World()
+    process = world.began()
+    path = wal_file(tmp_path, NAME)
+    gate = world.store.hold("put_new", BODIES)
+    reported: list[object] = []
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+        async with process.archiving() as archiver:
+            call = asyncio.create_task(archiver.archive(NAME, path))
+            await asyncio.to_thread(gate.wait_reached)
+            for work in archiver._running.values():  # as asyncio.run does to whatever is left
+                work.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            gate.open()
+
+    asyncio.run(run())
+    assert reported == []
+    assert process.archive(path) == [Archived(NAME, MIB, fresh=True)]
+
+
 def test_a_queue_that_stops_leaves_nobody_waiting(tmp_path: Path) -> None:
     world = World()
     process = world.began()
