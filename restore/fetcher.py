@@ -136,7 +136,14 @@ class Fetcher:
             last_segments=last,
             histories=self._catalog.histories(),
             segment_size=self._size,
+            replaced=self._replaced(record),
         )
+
+    def _replaced(self, record: FileRecord | None) -> bool:
+        """Whether the plan may rest on other bytes under this name."""
+        if self._plan is None or record is None:
+            return False
+        return self._catalog.superseded_since(record.name, self._plan.ledger)
 
     def _place(self, record: FileRecord, destination: Path, request: int) -> None:
         """Write beside, verify, rename. Raises FetchInDoubt when the file system does not let us."""

@@ -246,6 +246,12 @@ class Catalog(EntryRows, SampleRows, BucketRows):
         files = map(self.file_records, self.names(SupersedeRecord.kind))
         return [change for records in files for change in standings(records)[1]]
 
+    def superseded_since(self, name: str, seq: int) -> bool:
+        """Whether an administrator's record about a file stands in the entry `seq` or a later one."""
+        return bool(
+            self._rows("SELECT 1 FROM record WHERE kind='supersede' AND name=? AND seq>=?", name, seq)
+        )
+
     def scan(self, name: str, digest: str) -> ScanRecord | None:
         """What is recorded of walking the segment with that name and digest; the newest, of several."""
         found = [one for one in self._records(ScanRecord.kind, name) if isinstance(one, ScanRecord)]

@@ -45,6 +45,8 @@ class Plan:
     keys: tuple[str, ...]
     """Epoch ids that must be opened for this restore."""
     settings: Settings
+    ledger: int
+    """So many entries of the ledger the plan rests on; they say what every file's bytes are."""
 
     def segments(self) -> tuple[Segment, ...]:
         """Every segment that recovery needs, in replay order."""
@@ -87,4 +89,5 @@ def make_plan(
         verdict=decision.verdict,
         keys=keys,
         settings=settings,
+        ledger=view.ledger_seq,
     )

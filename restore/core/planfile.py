@@ -71,6 +71,7 @@ def plan_to_json(plan: Plan) -> dict[str, Json]:
             "stop_event": event_to_json(plan.stop.stop_event),
         },
         "keys": list(plan.keys),
+        "ledger": plan.ledger,
         "settings": [[name, value] for name, value in plan.settings],
     }
 
@@ -109,6 +110,7 @@ def plan_from_json(value: Json) -> Plan:
         verdict=Verdict(members.one_of("verdict", [Verdict.REACHABLE.value, Verdict.IDLE.value])),
         keys=tuple(_text(each, "plan.keys") for each in members.items("keys")),
         settings=tuple(_setting(each) for each in members.items("settings")),
+        ledger=members.integer("ledger"),
     )
     stop.end()
     members.end()

@@ -33,6 +33,8 @@ What PostgreSQL asks, and why the answers are what they are:
   number by asking upwards until the first miss, so one false "absent" would use a number twice.
   A timeline that has segments but no recorded history is therefore doubt, and so is the history
   of the plan's own timelines.
+- A plan rests on the bytes that were in force when it was made. What an administrator puts in the place of a
+  file later (`supersede`) may end otherwise: doubt.
 - `.partial` is never asked by PostgreSQL (the callers decide to use one): doubt. `.backup` is text
   about a backup and never needed: served if recorded, else absent.
 """
@@ -70,6 +72,8 @@ class FetchFacts:
     """Newest recorded segment number of every timeline that has one."""
     histories: Mapping[int, TimelineHistory]
     segment_size: SegmentBytes
+    replaced: bool = False
+    """An administrator's record about the file came after the plan was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,8 @@ Answer = Serve | Absent | Doubt
 
 def answer(plan: Plan | None, file: WalFile, facts: FetchFacts) -> Answer:
     """What to answer for `file`; see the module's rules."""
+    if plan is not None and facts.replaced:
+        return Doubt(f"an administrator replaced it after plan {plan.id} was made: make a new plan")
     match file:
         case HistoryFile(timeline):
             return _history(plan, timeline, facts)

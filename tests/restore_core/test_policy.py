@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -38,6 +39,7 @@ PLAN = Plan(
     verdict=Verdict.REACHABLE,
     keys=(),
     settings=(),
+    ledger=7,
 )
 
 
@@ -47,6 +49,13 @@ def facts(
     return FetchFacts(
         recorded, head, {1: 9, 2: 8} if last is None else last, {2: FORK} if history else {}, SIZE
     )
+
+
+def test_what_was_replaced_after_the_plan_is_doubt_and_without_a_plan_nothing() -> None:
+    changed = replace(facts(recorded=True), replaced=True)
+    for file in (SegmentFile(Segment(1, 3)), HistoryFile(2)):
+        assert isinstance(answer(PLAN, file, changed), Doubt)
+        assert answer(None, file, changed) == Serve()
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ def plan(path: TimelineHistory, first: int, last: int) -> Plan:
         verdict=Verdict.REACHABLE,
         keys=(),
         settings=(),
+        ledger=1,
     )
 
 

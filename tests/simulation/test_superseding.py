@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace as with_fields
 from pathlib import Path
 
 import pytest
 
 from restore.core.model import WalNeed
+from restore.core.plan import Plan
+from restore.fetcher import Fetcher
 from restore.planning import view_of
 from tests.kit.walmaker import MIB
 from tests.simulation.changes import Killed, chain_records, killing_at
+from tests.simulation.test_fetcher import plan
 from tests.simulation.world import SYSTEM, Process, World, name_of, wal_file
 from walarchiver.catalog import Catalog
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.segment import Segment
-from walarchiver.errors import CorruptSegment, SegmentConflict, UsageError, WriterRevoked
+from walarchiver.errors import CorruptSegment, FetchInDoubt, SegmentConflict, UsageError, WriterRevoked
 from walarchiver.format.records import SupersedeRecord
 from walarchiver.format.signed import Signer
 from walarchiver.ledger import Writer
@@ -199,3 +203,26 @@ def test_a_plan_names_both_contents_and_production_stays_where_it_was(tmp_path: 
     assert process.catalog.newest_segment(MIB) == Segment(1, 2)
     items = [one for one in inventory(process.catalog, SYSTEM) if isinstance(one, FileItem)]
     assert [one.record.digest for one in items if one.name == old.name] == [change.new]
+
+
+def test_a_plan_made_before_a_replacement_is_not_carried_out_with_the_new_bytes(tmp_path: Path) -> None:
+    world = World()
+    old, new = archived(world, tmp_path)
+    process = world.process()
+    process.ledger.refresh()
+    before = with_fields(plan(TimelineHistory(1), 1, 1), ledger=process.catalog.next_seq())
+    replace(process, new)
+    reader = world.process(write=False, identities=[world.identity()])
+    reader.ledger.refresh()
+
+    def fetched(obeyed: Plan) -> bytes:
+        fetcher = Fetcher(
+            repository=reader.repository, ledger=reader.ledger, segment_size=MIB, plan=obeyed, spool=tmp_path
+        )
+        fetcher.fetch(old.name, tmp_path / "RECOVERYXLOG")
+        return (tmp_path / "RECOVERYXLOG").read_bytes()
+
+    with pytest.raises(FetchInDoubt, match="replaced it after plan p-1 was made: make a new plan"):
+        fetched(before)
+    after = with_fields(before, ledger=reader.catalog.next_seq())
+    assert fetched(after) == new.read_bytes()
