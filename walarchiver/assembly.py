@@ -33,7 +33,7 @@ from walarchiver.log import get_log
 from walarchiver.ports import Clock, Identity, ObjectStore, Random
 from walarchiver.postgres.probe import ServerFacts
 from walarchiver.repository import Repository, first_cluster
-from walarchiver.secondplace import SecondPlace
+from walarchiver.secondplace import InForce, SecondPlace
 from walarchiver.settings import Settings
 from walarchiver.settings_schema import BucketSettings, RepositorySettings
 from walarchiver.storage import open_store
@@ -196,7 +196,9 @@ def writer_of(host: Host, section: RepositorySettings) -> Writer:
     return Writer(signer=signer_of(section), boot=host.random.token(8).hex(), clock=host.clock)
 
 
-def second_place_of(host: Host, cluster: str, repository: Repository, system: str) -> SecondPlace | None:
+def second_place_of(
+    host: Host, cluster: str, repository: Repository, system: str, in_force: InForce
+) -> SecondPlace | None:
     """Where a cluster's checkpoints are kept besides the repository; None when nowhere.
 
     Raises ConfigError, StoreDenied, StoreUnavailable.
@@ -208,7 +210,7 @@ def second_place_of(host: Host, cluster: str, repository: Repository, system: st
         store = store_of(host, host.settings.repository(place))
     else:
         store = open_store(place, s3=None, clock=host.clock, random=host.random)
-    return SecondPlace(store, repository, repo=repository.repo, system=system)
+    return SecondPlace(store, repository, repo=repository.repo, system=system, in_force=in_force)
 
 
 def checkpointer_of(host: Host, cluster: str, archive: Archive, signer: Signer) -> Checkpointer:
@@ -216,7 +218,7 @@ def checkpointer_of(host: Host, cluster: str, archive: Archive, signer: Signer) 
     url = host.settings.cluster(cluster).checkpoints
 
     def open_place() -> SecondPlace:
-        place = second_place_of(host, cluster, archive.repository, archive.system)
+        place = second_place_of(host, cluster, archive.repository, archive.system, archive.catalog.keyring_at)
         assert place is not None
         return place
 
@@ -235,7 +237,9 @@ def kept_of(host: Host, archive: Archive) -> Kept | None:
     if url is None:
         return None
     try:
-        place = second_place_of(host, archive.cluster.name, archive.repository, archive.system)
+        place = second_place_of(
+            host, archive.cluster.name, archive.repository, archive.system, archive.catalog.keyring_at
+        )
     except WalarchiverError as error:
         return Kept(url, None, error)
     assert place is not None

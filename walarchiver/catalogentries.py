@@ -64,5 +64,11 @@ class EntryRows(ABC):
         rows = self._rows(sql)
         return (int(str(rows[0][0])), int(str(rows[0][1]))) if rows else None
 
+    def keyring_at(self, seq: int) -> int:
+        """The keyring in force at an entry, or at the end of a chain without it; 0 before the first."""
+        sql = "SELECT max(CAST(name AS INTEGER)) FROM record WHERE kind='keyring' AND seq<=?"
+        ((n,),) = self._rows(sql, seq)
+        return 0 if n is None else int(str(n))
+
     def voids(self) -> list[int]:
         return [int(str(row[0])) for row in self._rows("SELECT seq FROM entry WHERE void=1 ORDER BY seq")]

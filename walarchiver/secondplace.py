@@ -4,12 +4,12 @@ Rules (docs/format.md, "Checkpoints"):
 - Names are written once. One that is taken must say the same of its entry; otherwise two chains go by one
   name, and that is an error.
 - What does not verify is reported and passed over: somebody who can write there must not be able to
-  hide an older checkpoint behind a made-up newer one.
+  hide an older checkpoint behind a made-up newer one, nor one who was removed to accuse the chain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from walarchiver.chainreader import Keyrings
 from walarchiver.core.objectname import checkpoint_key, checkpoints_prefix, parse_checkpoint_key
@@ -28,19 +28,29 @@ from walarchiver.ports import ObjectStore, StoredVersion
 log = get_log("checkpoints")
 
 
-def verified(raw: bytes, keyrings: Keyrings, *, repo: str, system: str, seq: int | None = None) -> Checkpoint:
-    """As `verify_checkpoint`, after reading the keyrings anew when it names one that is not known."""
-    known = keyrings.known()
-    if parse_checkpoint(raw).keyring not in known:
+InForce = Callable[[int], int]
+"""The number of the keyring in force at an entry of the chain, or at its end where it has none such."""
+
+
+def verified(
+    raw: bytes, keyrings: Keyrings, *, repo: str, system: str, in_force: InForce, seq: int | None = None
+) -> Checkpoint:
+    """As `verify_checkpoint`, after reading the keyrings anew when it takes one that is not known."""
+    checkpoint = parse_checkpoint(raw)
+    known, n = keyrings.known(), in_force(checkpoint.seq)
+    if not {checkpoint.keyring, n} <= known.keys():
         known = keyrings.refresh()
-    return verify_checkpoint(raw, known, repo=repo, system=system, seq=seq)
+    return verify_checkpoint(raw, known, repo=repo, system=system, seq=seq, in_force=n)
 
 
 class SecondPlace:
     """One chain's checkpoints in one store. Blocking, without state."""
 
-    def __init__(self, store: ObjectStore, keyrings: Keyrings, *, repo: str, system: str) -> None:
+    def __init__(
+        self, store: ObjectStore, keyrings: Keyrings, *, repo: str, system: str, in_force: InForce
+    ) -> None:
         self.store = store
+        self._in_force = in_force
         self._keyrings = keyrings
         self._repo = repo
         self._system = system
@@ -91,6 +101,13 @@ class SecondPlace:
                 )
                 if raw is None:
                     raise ObjectMissing(f"{version.key} is listed but cannot be read")
-                yield verified(raw, self._keyrings, repo=self._repo, system=self._system, seq=seq)
+                yield verified(
+                    raw,
+                    self._keyrings,
+                    repo=self._repo,
+                    system=self._system,
+                    in_force=self._in_force,
+                    seq=seq,
+                )
             except Untrusted as error:
                 log.error("checkpoint not used", place=self.url, key=version.key, reason=error.message)

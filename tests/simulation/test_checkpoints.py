@@ -42,8 +42,9 @@ class Scene:
         self.prefix = f"v1/checkpoint/{self.world.new.repo}/{SYSTEM}/"
 
     def place(self, process: Process | None = None) -> SecondPlace:
-        repository = (process or self.process).repository
-        return SecondPlace(self.store, repository, repo=repository.repo, system=SYSTEM)
+        chosen = process or self.process
+        repository, in_force = chosen.repository, chosen.catalog.keyring_at
+        return SecondPlace(self.store, repository, repo=repository.repo, system=SYSTEM, in_force=in_force)
 
     def keeper(
         self, process: Process | None = None, open_place: Callable[[], SecondPlace] | None = None

@@ -205,7 +205,8 @@ def keep_elsewhere(stage: Stage, place: Path, *, configured: bool = True) -> Pat
     process = stage.world.process()
     process.ledger.refresh()
     store = DirectoryStore(place, stage.world.clock, stage.world.random)
-    kept = SecondPlace(store, process.repository, repo=process.repository.repo, system=SYSTEM)
+    repository, in_force = process.repository, process.catalog.keyring_at
+    kept = SecondPlace(store, repository, repo=repository.repo, system=SYSTEM, in_force=in_force)
     keeper = Checkpointer(
         process.ledger, process.signer, stage.world.clock, place_url=store.url, open_place=lambda: kept
     )

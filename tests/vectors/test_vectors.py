@@ -121,7 +121,7 @@ def test_rollup(case: Case) -> None:
 
 @every("checkpoint")
 def test_checkpoint(case: Case) -> None:
-    place = {name: case[name] for name in ("repo", "system", "seq")}
+    place = {name: case[name] for name in ("repo", "system", "seq", "in_force") if name in case}
     stored = bytes.fromhex(case["stored"])
     found = check(case, lambda: verify_checkpoint(stored, trusted("checkpoint"), **place))
     if found is not None:

@@ -53,9 +53,9 @@ def run(context: Context, args: argparse.Namespace) -> int:
             if seq and seq % _PROGRESS_EVERY == 0:
                 context.progress(f"ledger verify: {seq:,} entries read")
 
-        wanted = typed if path is None else seen_in(path, repository, system, context.progress)
         audit = audit_ledger(repository, system, progress)
-        kept = look_outside(host, cluster, repository, system)
+        wanted = typed if path is None else seen_in(path, repository, audit, context.progress)
+        kept = look_outside(host, cluster, repository, audit)
     finally:
         repository.store.close()
     for seen in (wanted, None if kept is None else kept.seen):

@@ -2,7 +2,9 @@
 
 Rules (docs/format.md, section 5):
 - Signed text of kind `checkpoint` under a name that says repository, cluster and entry; written once.
-- It counts when its signer has, in the keyring that it names, a role that may sign `checkpoint`.
+- It counts when its signer has a role that may sign `checkpoint`: in the keyring that it names, and in the
+  one in force at that entry of the reader's chain (or at the end of a shorter one), if that is later. So a
+  key that was removed cannot go on to vouch by naming an old keyring.
 - A chain that lacks the entry, or has another there, was cut off or is another one.
 """
 
@@ -77,9 +79,17 @@ def parse_checkpoint(raw: bytes) -> Checkpoint:
 
 
 def verify_checkpoint(
-    raw: bytes, keyrings: Mapping[int, Keyring], *, repo: str, system: str, seq: int | None = None
+    raw: bytes,
+    keyrings: Mapping[int, Keyring],
+    *,
+    repo: str,
+    system: str,
+    seq: int | None = None,
+    in_force: int = 1,
 ) -> Checkpoint:
     """The checkpoint in stored bytes, of just this chain and (when `seq` is given) this name.
+
+    `in_force`: the keyring in force at that entry of the reader's chain, or at the end of a shorter one.
 
     Raises MalformedObject, ObjectMisplaced, Untrusted, BadSignature.
     """
@@ -89,15 +99,19 @@ def verify_checkpoint(
             f"checkpoint is of entry {checkpoint.seq} of system {checkpoint.system} "
             f"in repository {checkpoint.repo}"
         )
-    keyring = keyrings.get(checkpoint.keyring)
-    if keyring is None or keyring.repo != repo:
-        raise Untrusted(f"checkpoint names keyring {checkpoint.keyring}, which is not known")
-    members = [
-        member
-        for member in keyring.signer(checkpoint.writer, system)
-        if CheckpointRecord.kind in MAY_SIGN.get(member.role, frozenset())
-    ]
-    if not members or members[0].public is None:
-        raise Untrusted(f"signer {checkpoint.writer} may not sign checkpoints in keyring {keyring.n}")
-    split_signed(SignedKind.CHECKPOINT, raw).verify(members[0].public)
+    public = b""
+    for number in sorted({checkpoint.keyring, max(checkpoint.keyring, in_force)}):
+        keyring = keyrings.get(number)
+        if keyring is None or keyring.repo != repo:
+            raise Untrusted(f"checkpoint needs keyring {number}, which is not known")
+        public = _public_key(keyring, checkpoint.writer, system)
+    split_signed(SignedKind.CHECKPOINT, raw).verify(public)
     return checkpoint
+
+
+def _public_key(keyring: Keyring, writer: str, system: str) -> bytes:
+    """Raises Untrusted when the keyring gives this key no role that may sign checkpoints."""
+    for member in keyring.signer(writer, system):
+        if CheckpointRecord.kind in MAY_SIGN.get(member.role, frozenset()) and member.public is not None:
+            return member.public
+    raise Untrusted(f"signer {writer} may not sign checkpoints in keyring {keyring.n}")

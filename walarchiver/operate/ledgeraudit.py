@@ -80,6 +80,10 @@ class Audit:
     differing: tuple[int, ...] = ()
     """Numbers at whose name something else stands than in the valid roll-up of their block."""
 
+    def keyring_at(self, seq: int) -> int:
+        """The keyring in force at an entry, or at the end of a chain without it."""
+        return max((n for n, begun in self.keyrings if begun is not None and begun <= seq), default=0)
+
     @property
     def valid(self) -> tuple[AuditedEntry, ...]:
         return tuple(entry for entry in self.entries if not entry.void)

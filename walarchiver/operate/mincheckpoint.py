@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from walarchiver.assembly import Host, second_place_of
 from walarchiver.errors import LedgerBroken, MalformedObject, Untrusted, UsageError, WalarchiverError
 from walarchiver.format.checkpoint import CHECKPOINT_BYTES_MAX
-from walarchiver.operate.ledgeraudit import SeenEntry
+from walarchiver.operate.ledgeraudit import Audit, SeenEntry
 from walarchiver.operate.ledgertold import Outside
 from walarchiver.repository import Repository
 from walarchiver.secondplace import verified
@@ -47,29 +47,29 @@ def checked_path(text: str) -> Path:
     )
 
 
-def seen_in(path: Path, repository: Repository, system: str, warn: Callable[[str], None]) -> SeenEntry:
+def seen_in(path: Path, repository: Repository, audit: Audit, warn: Callable[[str], None]) -> SeenEntry:
     """The checkpoint in a file, or the newest one in a folder. Raises Untrusted, LedgerBroken."""
     if path.is_file():
-        return _seen(path, repository, system)
+        return _seen(path, repository, audit)
     files = {file for file in path.rglob("*.json") if _FILE.fullmatch(file.name)}
     for file in sorted(files, key=lambda file: file.name, reverse=True):
         try:
-            return _seen(file, repository, system)
+            return _seen(file, repository, audit)
         except Untrusted as error:
             warn(f"{file} is not used: {error.message}")
     raise LedgerBroken(
-        f"{path} has no checkpoint of system {system} that verifies",
+        f"{path} has no checkpoint of system {audit.system} that verifies",
         hint="Does it belong to this repository and cluster?",
     )
 
 
-def look_outside(host: Host, cluster: str, repository: Repository, system: str) -> Outside | None:
+def look_outside(host: Host, cluster: str, repository: Repository, audit: Audit) -> Outside | None:
     """The newest checkpoint in the configured second place; None when none is configured."""
     url = host.settings.cluster(cluster).checkpoints
     if url is None:
         return None
     try:
-        place = second_place_of(host, cluster, repository, system)
+        place = second_place_of(host, cluster, repository, audit.system, audit.keyring_at)
         assert place is not None
         try:
             found = place.newest()
@@ -80,12 +80,14 @@ def look_outside(host: Host, cluster: str, repository: Repository, system: str) 
     return Outside(place.url, None if found is None else SeenEntry(found.seq, found.sha256, found.time))
 
 
-def _seen(file: Path, repository: Repository, system: str) -> SeenEntry:
+def _seen(file: Path, repository: Repository, audit: Audit) -> SeenEntry:
     try:
         with file.open("rb") as opened:
             raw = opened.read(CHECKPOINT_BYTES_MAX + 1)
     except OSError as error:
         raise MalformedObject(f"{file} cannot be read: {error.strerror}") from error
     seq = int(file.stem, 16) if _FILE.fullmatch(file.name) else None
-    found = verified(raw, repository, repo=repository.repo, system=system, seq=seq)
+    found = verified(
+        raw, repository, repo=repository.repo, system=audit.system, in_force=audit.keyring_at, seq=seq
+    )
     return SeenEntry(found.seq, found.sha256, found.time)
