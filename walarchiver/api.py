@@ -218,7 +218,7 @@ class Api:
 
     async def _timed(self, verb: str, cluster: str | None, limit_s: float, work: Awaitable[None]) -> None:
         """Run the handler inside its deadline, and count how it went."""
-        began, outcome, label = self.clock.monotonic_s(), "bug", cluster or ""
+        began, outcome, label = self.clock.monotonic_s(), "bug", cluster or self._metrics.only_cluster
         try:
             async with asyncio.timeout(limit_s) as deadline:
                 await work

@@ -99,7 +99,7 @@ class Archiver:
     async def archive(self, name: str, path: Path) -> Archived:
         """Return only when the file would outlive this host.
 
-        Raises NotAWalFile, CorruptSegment, WrongCluster, SegmentConflict: refused, nothing recorded;
+        Raises NotAWalFile, FileMissing, CorruptSegment, WrongCluster, SegmentConflict: refused, nothing recorded;
         SegmentChanged, StoreUnavailable, LedgerContended: not acknowledged, ask again.
         """
         file = parse_wal_file(name, self.cluster.segment_size)

@@ -20,6 +20,7 @@ ALARMING = frozenset(
         "WA-DIVERGENCE",
         "WA-WRONG-CLUSTER",
         "WA-SEGMENT-CORRUPT",
+        "WA-FILE-MISSING",
         "WA-LEDGER",
         "WA-LEDGER-REWOUND",
         "WA-UNTRUSTED",

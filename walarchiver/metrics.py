@@ -22,7 +22,9 @@ _LATENCY_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
 class Metrics:
     """One server's metrics."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, *, only_cluster: str = "") -> None:
+        """`only_cluster`: the label of callers that name none; empty where there are several."""
+        self.only_cluster = only_cluster
         self._registry = CollectorRegistry()
         self._gauge("build", "Always 1; the label is the version.", "version").labels(version=version).set(1)
         self.pushes = self._counter("pushes", "WAL files offered by PostgreSQL.", "cluster", "outcome")

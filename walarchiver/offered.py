@@ -39,8 +39,11 @@ from walarchiver.core.walpage import (
 from walarchiver.errors import (
     CorruptHistory,
     CorruptSegment,
+    FileForbidden,
+    FileMissing,
     MalformedObject,
     NotARegularFile,
+    Refused,
     SegmentChanged,
 )
 from walarchiver.format.records import (
@@ -146,7 +149,7 @@ class Offered:
         """Whether what was read is a whole, unchanged file. Raises SegmentChanged, CorruptHistory."""
         try:
             now = unchanged(self.path)
-        except CorruptSegment as error:
+        except Refused as error:
             raise SegmentChanged(f"{self.path} went away while it was read") from error
         if now != self.unchanged:
             raise SegmentChanged(f"{self.path} changed while it was read")
@@ -171,7 +174,7 @@ class Offered:
 def open_offered(cluster: ClusterFacts, file: WalFile, path: Path, *, keep: bool = False) -> Offered:
     """Open a file and check what its length and first page say; `keep` its content in memory.
 
-    Raises CorruptSegment, CorruptHistory, WrongCluster, NotARegularFile.
+    Raises FileMissing, FileForbidden, CorruptSegment, CorruptHistory, WrongCluster, NotARegularFile.
     """
     try:
         handle = open_plainly(path)
@@ -215,7 +218,10 @@ def open_plainly(path: Path) -> BinaryIO:
 
 
 def unchanged(path: Path) -> Unchanged:
-    """What tells a file from another, or from itself after a change. Raises CorruptSegment."""
+    """What tells a file from another, or from itself after a change.
+
+    Raises FileMissing, FileForbidden, CorruptSegment, NotARegularFile.
+    """
     try:
         found = path.stat(follow_symlinks=False)
     except OSError as error:
@@ -223,8 +229,15 @@ def unchanged(path: Path) -> Unchanged:
     return _identity_of(found, path)
 
 
-def unreadable(path: Path, error: OSError) -> CorruptSegment:
-    return CorruptSegment(f"{path} cannot be read: {error.strerror}")
+def unreadable(path: Path, error: OSError) -> Refused:
+    """What it means that a file cannot be read."""
+    match error:
+        case FileNotFoundError():
+            return FileMissing(f"{path} is not there")
+        case PermissionError():
+            return FileForbidden(f"{path} cannot be read: {error.strerror}")
+        case _:
+            return CorruptSegment(f"{path} cannot be read: {error.strerror}")
 
 
 def _identity_of(found: os.stat_result, path: Path) -> Unchanged:

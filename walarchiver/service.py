@@ -65,7 +65,8 @@ class Service:
         self._cpu = ThreadPoolExecutor(settings.workers, thread_name_prefix="cpu")
         self._budget = ByteBudget(settings.memory)
         self._stop = asyncio.Event()
-        self.metrics = Metrics(version)
+        names = list(host.settings.clusters)
+        self.metrics = Metrics(version, only_cluster=names[0] if len(names) == 1 else "")
         self.clusters: Mapping[str, ClusterService] = {
             name: ClusterService(
                 name,

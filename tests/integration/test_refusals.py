@@ -167,7 +167,7 @@ def test_only_files_of_pg_wal_are_taken_and_every_refusal_has_its_code(scenes: S
         f"pg_wal/{folder.name}": "WA-FILE-KIND",
         f"pg_wal/{pipe.name}": "WA-FILE-KIND",
         f"pg_wal/{history.name}": "WA-HISTORY-CORRUPT",
-        f"pg_wal/{next(segments)}": "WA-SEGMENT-CORRUPT",  # no such file
+        f"pg_wal/{next(segments)}": "WA-FILE-MISSING",
     }
     if os.geteuid() == 0:
         os.mknod(device, 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero

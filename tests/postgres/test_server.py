@@ -14,7 +14,7 @@ from walarchiver.embedded.postgres import MIB, EmbeddedCluster
 from walarchiver.errors import BackupFailed, ConfigError, DatabaseUnavailable, UsageError, WrongCluster
 from walarchiver.format.records import LimitFacts
 from walarchiver.postgres.basebackup import BackupResult, TablespaceStream, stream_base_backup
-from walarchiver.postgres.outsideconf import read_outside_configuration
+from walarchiver.postgres.outsideconf import FILE_BYTES_MAX, read_outside_configuration
 from walarchiver.postgres.probe import (
     HorizonSampler,
     backup_facts,
@@ -179,6 +179,25 @@ def test_configuration_outside_the_data_directory_is_collected(
         assert handle is not None
         assert handle.read() == b"work_mem = '7MB'\n"
     assert read_outside_configuration(cluster.dsn()).archive == found.archive
+
+
+def test_a_configuration_file_goes_in_whole_or_is_named_and_left_out(
+    postgres: PostgresFactory, pg_folder: Path
+) -> None:
+    cluster = postgres(start=False)
+    etc = pg_folder / "etc"
+    etc.mkdir()
+    large = "# a comment\n" * (FILE_BYTES_MAX // 12)
+    for name, more in (("fits.conf", ""), ("too-large.conf", "# one more\n")):
+        (etc / name).write_text(large[: FILE_BYTES_MAX - 12] + "work_mem=7MB" + more)
+    with (cluster.data_dir / "postgresql.conf").open("a") as conf:
+        conf.write("".join(f"include '{etc}/{name}.conf'\n" for name in ("fits", "too-large")))
+    cluster.start()
+    found = read_outside_configuration(cluster.dsn())
+    assert (found.files, found.missing) == ((f"{etc}/fits.conf",), ())
+    assert found.too_large == (f"{etc}/too-large.conf",)
+    with tarfile.open(fileobj=io.BytesIO(found.archive)) as tar:
+        assert [member.size for member in tar] == [FILE_BYTES_MAX]
 
 
 def test_a_cluster_with_all_configuration_inside_needs_no_archive(postgres: PostgresFactory) -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from tests.kit.walmaker import MIB, make_segment
 from tests.simulation.world import SYSTEM, SYSTEM_ID, Process, World, name_of, segment_bytes, wal_file
 from walarchiver import archiver as archiver_module
+from walarchiver import offered as offered_module
 from walarchiver.archiver import Archived
 from walarchiver.core.segment import Segment, SegmentBytes
 from walarchiver.errors import (
     CorruptHistory,
     CorruptSegment,
+    FileForbidden,
+    FileMissing,
     NotARegularFile,
     NotAWalFile,
     SegmentChanged,
@@ -236,11 +241,26 @@ def test_a_name_that_no_wal_file_has_is_refused(tmp_path: Path, name: str) -> No
 
 def test_a_file_that_is_not_there_or_not_readable_is_refused(tmp_path: Path) -> None:
     process = World().began()
-    with pytest.raises(CorruptSegment, match="No such file"):
+    with pytest.raises(FileMissing, match="is not there"):
         process.archive(tmp_path / NAME)
     (tmp_path / NAME).mkdir()
     with pytest.raises(CorruptSegment, match="is not a regular file"):
         process.archive(tmp_path / NAME)
+
+
+def test_a_file_that_may_not_be_read_is_told_apart_from_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root reads everything, so the refusal is that of another user."""
+    process = World().began()
+    path = wal_file(tmp_path, NAME)
+
+    def refused(path: Path) -> NoReturn:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(offered_module, "open_plainly", refused)
+    with pytest.raises(FileForbidden, match="cannot be read: Permission denied"):
+        process.archive(path)
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:

@@ -133,7 +133,9 @@ def _take(
 ) -> BackupRecord:
     outside = read_outside_configuration(request.dsn)
     for path in outside.missing:
-        context.progress(f"not readable, so not in the backup: {path}")
+        context.warning(f"not readable, so not in the backup: {path}")
+    for path in outside.too_large:
+        context.warning(f"too large for configuration, so NOT in the backup: {path}; keep a copy of it")
     last_s = 0.0
 
     def progress(state: BackupProgress) -> None:

@@ -48,6 +48,23 @@ class CorruptSegment(Refused):
     hint = "Look at the file in pg_wal and at the disk below it; take a new base backup once it is explained."
 
 
+class FileMissing(Refused):
+    """The file that was to be archived is not there."""
+
+    code = "WA-FILE-MISSING"
+    hint = (
+        "Who removes files from pg_wal? PostgreSQL keeps what it offers. If nobody has the file, its WAL is "
+        "lost: take a new base backup."
+    )
+
+
+class FileForbidden(Refused):
+    """The file that was to be archived may not be read by the server's user."""
+
+    code = "WA-FILE-DENIED"
+    hint = "Run `walarchiver serve` as the owner of the data directory, and look at the rights of pg_wal."
+
+
 class NotARegularFile(CorruptSegment):
     """What was offered is a folder, a pipe or a device."""
 

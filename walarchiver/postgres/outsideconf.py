@@ -5,6 +5,8 @@ Debian-style clusters keep postgresql.conf and pg_hba.conf elsewhere, so BASE_BA
 Rules:
 - Read through the server (pg_read_file: superuser or pg_read_server_files), else from this host's
   own disk when the path is there and readable; what neither gives is listed as missing.
+- No file goes in cut off: one beyond FILE_BYTES_MAX, or beyond TOTAL_BYTES_MAX with those before it, is
+  left out whole and listed as too large.
 - The tar is the same for the same contents: no times, no owners.
 """
 
@@ -20,7 +22,9 @@ import psycopg
 from walarchiver.postgres.connection import connected
 from walarchiver.postgres.probe import Connection, outside_config_files
 
-_FILE_BYTES_MAX = 4 << 20
+FILE_BYTES_MAX = 16 << 20
+TOTAL_BYTES_MAX = 48 << 20
+"""The tar is one part of a backup, which has at most 64 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +34,26 @@ class OutsideConfiguration:
     files: tuple[str, ...]
     missing: tuple[str, ...]
     """Files that exist by the server's word but could not be read."""
+    too_large: tuple[str, ...] = ()
+    """Files that are no configuration by their size."""
 
 
 def read_outside_configuration(dsn: str) -> OutsideConfiguration:
     """Raises DatabaseUnavailable when the server cannot be asked at all."""
     contents: dict[str, bytes] = {}
     missing: list[str] = []
+    too_large: list[str] = []
     with connected(dsn) as connection:
         for path in _all_files(connection):
             content = _read(connection, path)
+            left = TOTAL_BYTES_MAX - sum(map(len, contents.values()))
             if content is None:
                 missing.append(path)
+            elif len(content) > min(FILE_BYTES_MAX, left):
+                too_large.append(path)
             else:
                 contents[path] = content
-    return OutsideConfiguration(_tar(contents), tuple(contents), tuple(missing))
+    return OutsideConfiguration(_tar(contents), tuple(contents), tuple(missing), tuple(too_large))
 
 
 def _all_files(connection: Connection) -> tuple[str, ...]:
@@ -61,8 +71,10 @@ def _all_files(connection: Connection) -> tuple[str, ...]:
 
 
 def _read(connection: Connection, path: str) -> bytes | None:
+    """The content; of a file that is too large one byte more than may be. None when it cannot be read."""
+    asked = FILE_BYTES_MAX + 1
     try:
-        row = connection.execute("SELECT pg_read_binary_file(%s, 0, %s)", (path, _FILE_BYTES_MAX)).fetchone()
+        row = connection.execute("SELECT pg_read_binary_file(%s, 0, %s)", (path, asked)).fetchone()
         if row is not None:
             return bytes(row[0])
     except psycopg.errors.InsufficientPrivilege:
@@ -71,7 +83,7 @@ def _read(connection: Connection, path: str) -> bytes | None:
         return None
     try:
         with Path(path).open("rb") as handle:
-            return handle.read(_FILE_BYTES_MAX)
+            return handle.read(asked)
     except OSError:
         return None
 
