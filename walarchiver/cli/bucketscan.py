@@ -46,6 +46,11 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--prefix", metavar="KEY", help="only keys that begin like this (whole keys)")
     parser.add_argument("--full", action="store_true", help="begin anew, even where one was interrupted")
     parser.add_argument(
+        "--inventory",
+        metavar="URL",
+        help="begin an empty index with an inventory: its manifest.json as s3://… or file:///…; then scan",
+    )
+    parser.add_argument(
         "--events",
         nargs="?",
         const="",
@@ -60,14 +65,16 @@ def register(subparsers: Subparsers) -> None:
 def run(context: Context, args: argparse.Namespace) -> int:
     host = context.host()
     section = bucket_section(host, context.cluster)
-    if args.events is not None and (args.full or args.prefix is not None):
-        raise UsageError("--events goes alone", hint="Follow the notifications, then scan.")
+    if sum((args.events is not None, args.inventory is not None, args.full or args.prefix is not None)) > 1:
+        raise UsageError("--events, --inventory, and --full or --prefix exclude each other")
     with (
         closing(bucket_of(host, context.cluster)) as bucket,
         closing(index_of(host, context.cluster)) as index,
     ):
         if args.events is not None:
             status = _follow(context, host, section, bucket, index, args.events or section.events)
+        elif args.inventory is not None:
+            status = _begin(context, host, section, bucket, index, args.inventory)
         else:
             status = _scan(context, host, section, bucket, index, prefix=args.prefix, anew=args.full)
         return status if args.no_ship else max(status, _ship(context, host, index))
@@ -183,6 +190,32 @@ def _members(bucket: EvidenceBucket, found: Scanned, seconds: float) -> dict[str
         "versioning": found.versioning.value,
         "seconds": round(seconds, 3),
     }
+
+
+# --- an inventory --------------------------------------------------------------------------------
+
+
+def _begin(
+    context: Context,
+    host: Host,
+    section: BucketSettings,
+    bucket: EvidenceBucket,
+    index: VersionIndex,
+    url: str,
+) -> int:
+    from walarchiver.evidence.inventory import parse_manifest, take_over  # DuckDB is loaded for this only
+    from walarchiver.evidence.inventoryplace import InventoryPlace
+
+    with closing(InventoryPlace(url, bucket_options(host, section), host.clock, host.random)) as place:
+        manifest = parse_manifest(place.manifest())
+        folder = index_path(host, section).parent
+        done = take_over(manifest, place.fetch, bucket, index, folder=folder)
+    context.result(
+        f"{bucket.url}: {done.added:,} entries of an inventory begun at {store_time(manifest.begun)}\n"
+        "nothing is vouched for before a complete scan: run `walarchiver bucket scan`",
+        {"bucket": bucket.url, "begun": store_time(manifest.begun), "added": done.added, "gone": done.gone},
+    )
+    return 0
 
 
 # --- notifications -------------------------------------------------------------------------------
