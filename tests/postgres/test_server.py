@@ -187,9 +187,10 @@ def test_a_configuration_file_goes_in_whole_or_is_named_and_left_out(
     cluster = postgres(start=False)
     etc = pg_folder / "etc"
     etc.mkdir()
-    large = "# a comment\n" * (FILE_BYTES_MAX // 12)
-    for name, more in (("fits.conf", ""), ("too-large.conf", "# one more\n")):
-        (etc / name).write_text(large[: FILE_BYTES_MAX - 12] + "work_mem=7MB" + more)
+    comments = "# a comment\n" * (FILE_BYTES_MAX // 12)
+    for name, setting, size in (("fits", "work_mem", 0), ("too-large", "maintenance_work_mem", 1)):
+        whole = f"{setting} = '7MB'\n{comments}"[: FILE_BYTES_MAX + size - 1] + "\n"
+        (etc / f"{name}.conf").write_text(whole)
     with (cluster.data_dir / "postgresql.conf").open("a") as conf:
         conf.write("".join(f"include '{etc}/{name}.conf'\n" for name in ("fits", "too-large")))
     cluster.start()
