@@ -76,6 +76,7 @@ class Result:
     etag: str = ""
     source: str = ""
     """The version whose content it has."""
+    source_etag: str = ""
     replaced: str = ""
     """The version or marker that was current before; it is still there, below."""
     replanned: bool = False
@@ -276,6 +277,7 @@ def _result_members(result: Result) -> dict[str, JsonValue]:
         "replanned": result.replanned,
         "size": result.size,
         "source": result.source,
+        "source_etag": result.source_etag,
         "to": result.to,
         "version": result.version_id,
         "why": result.why,
@@ -292,6 +294,7 @@ def _result(fields: Fields) -> Result:
         version_id=fields.text("version"),
         etag=fields.text("etag"),
         source=fields.text("source"),
+        source_etag=fields.text("source_etag"),
         replaced=fields.text("replaced"),
         replanned=fields.take("replanned") is True,
         size=fields.integer("size"),

@@ -65,8 +65,8 @@ class Report:
     faults: list[Fault] = field(default_factory=list)
     """What the verification found, at most LISTED_MAX."""
     faults_found: int = 0
-    overwritten_since: int = 0
-    """Of the faults, those where what was written is still there, below something newer."""
+    by_others: int = 0
+    """Of the faults, those where what was written is there, and somebody else wrote, too."""
     verified: int = 0
 
     def add(self, result: Result) -> None:
@@ -233,7 +233,8 @@ class BucketRestore:
             size=source.size,
             expected=action.expected,
         )
-        return self._written(replace(done, source=source.version_id, size=source.size), written)
+        copied = replace(done, source=source.version_id, source_etag=source.etag, size=source.size)
+        return self._written(copied, written)
 
     def _written(self, result: Result, written: Written) -> Result:
         if written.version_id in ("", NULL_VERSION):
@@ -279,14 +280,21 @@ class BucketRestore:
 
         def look(result: Result) -> Fault | None:
             listed = list_key(self._target, result.to)
-            return fault_of(result.to, result.kind, result.version_id, result.size, listed)
+            return fault_of(
+                result.to,
+                result.kind,
+                result.version_id,
+                size=result.size,
+                replaced=result.replaced,
+                listed=listed,
+            )
 
         written = (result for result in self._journal.results() if result.outcome is Outcome.DONE)
         for fault in answered(look, written, threads=self._threads):
             report.verified += 1
             if fault is not None:
                 report.faults_found += 1
-                report.overwritten_since += fault.later
+                report.by_others += fault.theirs
                 if len(report.faults) < LISTED_MAX:
                     report.faults.append(fault)
 

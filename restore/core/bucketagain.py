@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from restore.core.bucketactions import CUSTOMER_KEY, READS_SOURCE, WRITES, Action, Case, Kind, Source
 from restore.core.bucketstate import Flag, Origin, Want, holding_of
 from walarchiver.bucketports import VersionDetail
-from walarchiver.core.version import FOREVER, Entry, EntryKind, Placed, Row, StoreMs, Trait
+from walarchiver.core.version import FOREVER, NULL_VERSION, Entry, EntryKind, Placed, Row, StoreMs, Trait
 
 
 def case_again(action: Action, listed: Sequence[Entry], *, in_place: bool, same_bucket: bool) -> Case:
@@ -69,21 +69,34 @@ class Fault:
 
     key: str
     why: str
-    later: bool
-    """What was written is still there, below something that was written since."""
+    theirs: bool
+    """What was written is there; somebody else wrote on top of it, or between our look and our write."""
 
 
-def fault_of(key: str, kind: Kind, version_id: str, size: int, listed: Sequence[Entry]) -> Fault | None:
-    """What is wrong with a key of which the journal says that `version_id` is current since."""
+def fault_of(
+    key: str, kind: Kind, version_id: str, *, size: int, replaced: str, listed: Sequence[Entry]
+) -> Fault | None:
+    """What is wrong with a key of which the journal says that `version_id` is current since.
+
+    `replaced`: what was current when it was written. Not every server holds a condition until the write is
+    done, so what lies directly below is compared with it.
+    """
     latest = holding_of(listed).latest
     if latest is None:
-        return Fault(key, "nothing is listed of the key", later=False)
+        return Fault(key, "nothing is listed of the key", theirs=False)
     if latest.version_id != version_id:
         if any(entry.version_id == version_id for entry in listed):
-            return Fault(key, f"{latest.kind.value} {latest.version_id} was written on top since", later=True)
-        return Fault(key, f"version {version_id} is not listed", later=False)
+            return Fault(
+                key, f"{latest.kind.value} {latest.version_id} was written on top since", theirs=True
+            )
+        return Fault(key, f"version {version_id} is not listed", theirs=False)
     if (latest.kind is EntryKind.MARKER) != (kind is Kind.MARK_DELETED):
-        return Fault(key, f"{version_id} is a {latest.kind.value}", later=False)
+        return Fault(key, f"{version_id} is a {latest.kind.value}", theirs=False)
     if kind in READS_SOURCE and latest.size != size:
-        return Fault(key, f"version {version_id} has {latest.size} bytes, not {size}", later=False)
+        return Fault(key, f"version {version_id} has {latest.size} bytes, not {size}", theirs=False)
+    if kind is not Kind.REMOVE_MARKERS and replaced != NULL_VERSION:
+        below = listed[1].version_id if len(listed) > 1 else ""
+        if listed[0].version_id == version_id and below != replaced:
+            said = f"{below or 'nothing'} lies below, although {replaced or 'nothing'} was there"
+            return Fault(key, f"{said}: somebody else wrote in that moment", theirs=True)
     return None

@@ -266,7 +266,7 @@ def test_what_was_written_on_top_after_us_is_found_by_the_verification(world: Wo
         Meanwhile(lambda: world.app.put("a", b"later")), operation="ListObjectVersions", key="", times=1
     )
     report = world.scene.carry_out(plan)
-    assert (report.faults_found, report.overwritten_since) == (1, 1)
+    assert (report.faults_found, report.by_others) == (1, 1)
 
 
 # --- the store fails ---------------------------------------------------------------------------------------
@@ -462,12 +462,14 @@ def test_a_copy_in_parts_keeps_everything_and_a_crash_before_the_journal_does_no
     )
     assert world.content("large") == old
     assert "-" in world.scene.own.bucket.detail("large", current.version_id).etag  # type: ignore[union-attr]
+    world.server.log.mark()
+    assert world.scene.plan(at(T)).end.actions == 0, "the journal knows that it is a copy"
     journal = plan.path.with_name("journal.jsonl")
     journal.write_bytes(journal.read_bytes().splitlines(keepends=True)[0])
-    world.server.log.mark()
     report = world.scene.carry_out(plan)
     assert report.outcomes == {Outcome.UNCHANGED: 1}
     assert world.server.log.writes() == []
+    assert len(world.server.log.body_reads()) == 2, "only the bytes could tell"
 
 
 # --- plans and journals ------------------------------------------------------------------------------------

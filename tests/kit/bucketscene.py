@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from restore.bucketcopies import copies_made
 from restore.bucketjournal import Journal, JournalSink, NoSink
 from restore.bucketplan import BucketPlan, Ground, make_plan
 from restore.bucketrestore import BucketRestore, Report
@@ -79,6 +80,9 @@ class BucketScene:
             targets=target.index,
             source=source.bucket,
             target=target.bucket,
+            copied_before=copies_made(
+                self.folder, target.bucket.url, plan="plan.jsonl", journal="journal.jsonl"
+            ),
         )
         header = PlanHeader(
             id=f"plan-{self.count}",

@@ -19,7 +19,7 @@ from restore.core.bucketactions import (
     decide,
     wants_examination,
 )
-from restore.core.bucketagain import case_again, fault_of, overrides
+from restore.core.bucketagain import Fault, case_again, fault_of, overrides
 from restore.core.bucketlines import action_line, parse_action
 from restore.core.bucketstate import (
     BLOCKING,
@@ -448,16 +448,27 @@ def test_a_damaged_line_is_refused(damaged: bytes) -> None:
         parse_action(damaged)
 
 
-def test_verification_tells_a_later_write_from_one_that_is_missing() -> None:
-    ours, later = replace(version(100, "new"), is_latest=True), replace(version(101, "x"), is_latest=True)
-    assert fault_of(KEY, Kind.COPY, "new", 1, [ours]) is None
-    covered = fault_of(KEY, Kind.COPY, "new", 1, [later, replace(ours, is_latest=False)])
-    assert covered is not None
-    assert covered.later
-    for listed in ([], [later], [replace(ours, size=2)], [replace(marker(100, "new"), is_latest=True)]):
-        fault = fault_of(KEY, Kind.COPY, "new", 1, listed)
+def found(*listed: Entry) -> Fault | None:
+    return fault_of(KEY, Kind.COPY, "new", size=1, replaced="old", listed=listed)
+
+
+def test_verification_tells_what_others_wrote_from_what_is_missing() -> None:
+    ours, theirs = replace(version(100, "new"), is_latest=True), replace(version(101, "x"), is_latest=True)
+    old, under = version(50, "old"), replace(ours, is_latest=False)
+    assert found(ours, old) is None
+    for listed in ([theirs, under, old], [ours, replace(theirs, is_latest=False), old]):
+        fault = found(*listed)
         assert fault is not None
-        assert not fault.later
+        assert fault.theirs
+    for listed in (
+        [],
+        [theirs, old],
+        [replace(ours, size=2), old],
+        [replace(marker(100, "new"), is_latest=True)],
+    ):
+        fault = found(*listed)
+        assert fault is not None
+        assert not fault.theirs
 
 
 def test_only_what_the_plan_had_not_seen_counts_as_overridden() -> None:

@@ -19,6 +19,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from restore.bucketcopies import copies_made
 from restore.bucketplan import BucketPlan, Ground, listed_at, read_plan
 from walarchiver.assembly import Host
 from walarchiver.bucketassembly import bucket_at, bucket_section, index_of, multipart_time_of
@@ -143,6 +144,9 @@ def gather(context: Context, host: Host, args: argparse.Namespace, stack: ExitSt
             source=buckets.source,
             target=buckets.target,
             rules=_rules(states_bucket),
+            copied_before=copies_made(
+                restores_folder(host), buckets.target.url, plan=PLAN_FILE, journal=JOURNAL_FILE
+            ),
         ),
         states_url=states_bucket.url,
         prefix=prefix,
@@ -203,11 +207,15 @@ class _Lister:
 # --- plans on disk -----------------------------------------------------------------------------------------
 
 
+def restores_folder(host: Host) -> Path:
+    return host.settings.server.state / "buckets" / "restores"
+
+
 def plan_folder(host: Host, plan_id: str) -> Path:
     """Where a plan and its journal are kept. Raises UsageError."""
     if not plan_id.isalnum():
         raise UsageError(f"{plan_id!r} is not the id of a plan")
-    return host.settings.server.state / "buckets" / "restores" / plan_id
+    return restores_folder(host) / plan_id
 
 
 def note_others(folder: Path, others: dict[str, Other]) -> None:

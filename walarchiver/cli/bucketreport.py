@@ -23,12 +23,12 @@ _SAID = {
 
 def report_status(report: Report) -> int:
     """1 when something failed, 15 with losses, 3 with what is not as it should be yet, else 0."""
-    if report.count(Outcome.FAILED, Outcome.CONTENDED) or report.faults_found > report.overwritten_since:
+    if report.count(Outcome.FAILED, Outcome.CONTENDED) or report.faults_found > report.by_others:
         return FAILED
     if report.left.get(Kind.LOST) or report.left.get(Kind.NEEDS_KEY):
         return INCONSISTENT
     unsure = report.left.get(Kind.AMBIGUOUS, 0) + report.left.get(Kind.THAW, 0)
-    unsure += report.count(Outcome.THAW_REQUESTED) + report.replanned_found + report.overwritten_since
+    unsure += report.count(Outcome.THAW_REQUESTED) + report.replanned_found + report.by_others
     return DEGRADED if unsure else OK
 
 
@@ -65,7 +65,7 @@ def report_members(report: Report) -> dict[str, object]:
         "left": {kind.value: count for kind, count in report.left.items()},
         "bytes_copied": report.bytes_copied,
         "verified": report.verified,
-        "faults": [{"key": one.key, "why": one.why, "later": one.later} for one in report.faults],
+        "faults": [{"key": one.key, "why": one.why, "theirs": one.theirs} for one in report.faults],
         "faults_found": report.faults_found,
         "replanned": [_members(one) for one in report.replanned],
         "replanned_found": report.replanned_found,

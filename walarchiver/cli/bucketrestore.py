@@ -203,6 +203,12 @@ def planned(
         verdict=found.window.certainty.value,
         causes=found.window.causes,
     )
+    for rule in found.ground.rules:
+        if rule.noncurrent_days is not None:
+            context.warning(
+                f"lifecycle rule {rule.id!r} removes noncurrent versions after {rule.noncurrent_days} days, "
+                "also those that this restore reads or replaces"
+            )
     folder = plan_folder(host, header.id)
     folder.mkdir(mode=0o700, parents=True)
     note_others(folder, found.others)
@@ -325,7 +331,7 @@ def carry_out(job: BucketJob) -> Report:
 
 
 def _ended(context: Context, report: Report) -> int:
-    failed = report.count(Outcome.FAILED, Outcome.CONTENDED) + report.faults_found - report.overwritten_since
+    failed = report.count(Outcome.FAILED, Outcome.CONTENDED) + report.faults_found - report.by_others
     if failed:
         context.failure(BucketRestoreFailed(f"{failed:,} keys could not be restored"))
     lost, needs_key = report.left.get(Kind.LOST, 0), report.left.get(Kind.NEEDS_KEY, 0)
