@@ -25,6 +25,7 @@ from restore.bucketjournal import FINAL, Intent, Journal, Outcome, Result
 from restore.bucketplan import BucketPlan, examined
 from restore.core.bucketactions import WRITES, Action, Kind, Options, decide, wants_examination
 from restore.core.bucketagain import Fault, cannot_tell, case_again, fault_of, overrides
+from restore.core.buckettext import loss_text
 from restore.inparallel import answered
 from walarchiver.bucketports import EvidenceBucket, KeyRange, Versioning, Written
 from walarchiver.core.version import NULL_VERSION, Entry
@@ -204,7 +205,8 @@ class BucketRestore:
             if chosen.kind is Kind.THAW and self._thaw_days is not None:
                 return self._thaw(line, chosen, self._thaw_days)
             if chosen.kind not in WRITES:
-                return _result(line, chosen, Outcome.LEFT, chosen.why)
+                why = chosen.why if chosen.loss is None else loss_text(chosen.loss)
+                return _result(line, chosen, Outcome.LEFT, why)
             try:
                 return replace(self._write(line, chosen), replanned=overrides(action, chosen))
             except BucketChanged:

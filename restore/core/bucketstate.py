@@ -160,14 +160,10 @@ def _began_unseen(row: Row, moment: StoreMs) -> bool:
 
 
 def _current_within(history: Sequence[Row], after: StoreMs, until: StoreMs) -> Row | None:
-    """The newest version that was current at some instant of (after, until]."""
+    """The newest version that may have been current in (after, until], if only within one second of it."""
     for row in history:
         placed = row.placed
-        if (
-            placed.entry.kind is EntryKind.VERSION
-            and placed.begin <= until
-            and placed.until > max(after, placed.begin)
-        ):
+        if placed.entry.kind is EntryKind.VERSION and placed.begin <= until and placed.until > after:
             return row
     return None
 

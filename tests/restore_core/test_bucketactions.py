@@ -308,6 +308,8 @@ def test_where_something_happened_in_the_asked_second_the_version_is_kept() -> N
     want = wanted(history, 2000, Doubt.BOUNDARY)
     action = decide(case_of(want), Options())
     assert (action.kind, action.flags) == (Kind.COPY, (Flag.BOUNDARY,))
+    both = wanted(rows(marker(2000, "m"), version(2000, "a")), 2000, Doubt.BOUNDARY)
+    assert decide(case_of(both), Options()).kind is Kind.COPY, "made and deleted in that second"
     long_ago = wanted(rows(marker(2000, "m"), version(1000, "a")), 3001)
     assert long_ago.row is None
 

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from restore.core.bucketlines import store_time
+from restore.core.wording import counted
 from walarchiver.bucketports import Uncertain
 from walarchiver.cli.bucketmoment import Moment, Watched, key_text, watched
 from walarchiver.cli.bucketwindowlines import Vouched, vouched
@@ -65,7 +66,8 @@ def _short(
         f"{bucket.location.url} as of {moment.text}",
         *window.lines,
         f"{totals.objects:,} objects, {totals.bytes:,} bytes; {totals.gone:,} of them removed for ever since",
-        f"{doubtful:,} keys whose state at the moment is not certain" + (":" if doubtful else ""),
+        f"{counted(doubtful, 'key')} of which the state at the moment is not certain"
+        + (":" if doubtful else ""),
     ]
     lines += [f"  {key_text(each.key)}: {', '.join(each.doubts)}" for each in uncertain[:SHOWN_MAX]] + _more(
         doubtful

@@ -25,6 +25,7 @@ from restore.core.bucketlines import PlanHeader
 from restore.core.bucketstate import Want
 from restore.core.buckettext import Digest, plan_members, plan_text, status_of
 from restore.core.buckettotals import Tally
+from restore.core.wording import counted
 from walarchiver.assembly import Host
 from walarchiver.cli.bucketplaces import (
     JOURNAL_FILE,
@@ -280,8 +281,10 @@ def _show(job: BucketJob) -> int:
 
 
 def _lost(lost: int, needs_key: int) -> BucketVersionsLost:
-    parts = [f"{lost:,} versions are lost"] if lost else []
-    parts += [f"{needs_key:,} versions need the customer's key"] if needs_key else []
+    parts = [f"lost: {counted(lost, 'version')}"] if lost else []
+    parts += (
+        [f"not readable without the customer's key: {counted(needs_key, 'version')}"] if needs_key else []
+    )
     return BucketVersionsLost(" and ".join(parts))
 
 

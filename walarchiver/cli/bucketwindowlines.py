@@ -63,5 +63,8 @@ def vouched(bucket: Watched, moment: StoreMs, prefix: str) -> Vouched:
     verdict = window.verdict(moment)
     before, after = window.nearest(moment)
     causes = [verdict.told] if verdict.told else []
+    causes += [f"that was {store_time(one.at)}" for one in window.starts + window.ends if one.told in causes][
+        :1
+    ]
     causes += [alarm.told for alarm in window.alarms]
     return Vouched(verdict.certainty, tuple(causes), before, after)
