@@ -18,6 +18,7 @@ from pathlib import Path
 from restore.core.branches import path_to
 from restore.core.model import AtLatest, AtLsn, AtName, AtTime, AtXid, Decision, Target
 from restore.core.planner import decide
+from restore.core.windows import windows
 from tests.integration.judged import ENDS, Told, Truth, as_wanted
 from tests.integration.planned import Planner, check, planner_of
 from tests.integration.stepped import Stepped
@@ -27,6 +28,7 @@ from walarchiver.core.moment import CommitTime
 from walarchiver.core.segment import Segment
 
 SECOND_US = 1_000_000
+DAY_US = 86_400 * SECOND_US
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Counted:
     disputed: int = 0
     ahead: int = 0
     refusals: int = 0
+    moments: int = 0
+    """Of windows, each of which must have a plan."""
 
 
 def truth_of(planner: Planner, wal: Path, bin_dir: Path, timeline: int) -> Truth:
@@ -113,7 +117,36 @@ def decided(planner: Planner, truth: Truth, asked: Asked) -> Decision:
     )
     wanted = truth.wanted(asked.target, include=asked.include)
     assert as_wanted(decision) == wanted, (asked, decision.reason)
+    if wanted is None and isinstance(asked.target, AtTime):
+        _neighbours(truth, asked.target.time, decision)
     return decision
+
+
+def _neighbours(truth: Truth, time: CommitTime, decision: Decision) -> None:
+    """Both neighbours of a refused moment can be restored; what lies nearer cannot, or is in dispute."""
+    before, after = decision.nearest.before, decision.nearest.after
+    for neighbour in (before, after):
+        assert neighbour is None or truth.wanted(AtTime(neighbour)) is not None, (time, decision.nearest)
+    assert before is None or before < time
+    assert after is None or after > time
+    for part in range(1, 8):
+        for near, far in ((before, -DAY_US), (after, DAY_US)):
+            edge = time + far if near is None else near
+            between = CommitTime(time + (edge - time) * part // 8)
+            nearer = None if between == near else truth.wanted(AtTime(between))
+            assert nearer is None or nearer.disputed is not None, (time, between, decision.nearest)
+
+
+def promised_seconds(planner: Planner, truth: Truth, chance: random.Random) -> int:
+    """Every moment inside of a window can be restored; how many were asked for."""
+    asked = 0
+    for window in windows(planner.view, planner.reader.knowledge(), truth.path.timeline):
+        if window.latest is not None:
+            drawn = [CommitTime(chance.randint(window.earliest, window.latest)) for _ in range(20)]
+            for time in (window.earliest, window.latest, *drawn):
+                assert truth.wanted(AtTime(time)) is not None, (window, time)
+                asked += 1
+    return asked
 
 
 def play(stepped: Stepped, chance: random.Random, count: int) -> Counted:
@@ -125,6 +158,7 @@ def play(stepped: Stepped, chance: random.Random, count: int) -> Counted:
         truths = {one: truth_of(planner, wal, scene.cluster.bin_dir, one) for one in stepped.past}
         draw = {one: targets_of(truth, stepped.points, chance) for one, truth in truths.items()}
         todo: defaultdict[tuple[int, str], list[tuple[Asked, Decision]]] = defaultdict(list)
+        counted.moments = sum(promised_seconds(planner, truth, chance) for truth in truths.values())
         planned = 0
         while planned < count:
             timeline = chance.choice((1, 2, 2, 2))
@@ -143,7 +177,7 @@ def play(stepped: Stepped, chance: random.Random, count: int) -> Counted:
             at = next(format_lsn(b.stop_lsn) for b in planner.view.backups if b.id == backup)
             with laid_out(scene, wal, f"lsn:{at}", "--timeline", str(timeline), config=config) as steps:
                 for asked, decision in pairs:
-                    native = asked.native and _has_its_own_search(decision)
+                    native = asked.native and _has_its_own_search(asked.target, decision)
                     check(
                         stepped.past[timeline],
                         steps,
@@ -158,11 +192,12 @@ def play(stepped: Stepped, chance: random.Random, count: int) -> Counted:
     return counted
 
 
-def _has_its_own_search(decision: Decision) -> bool:
+def _has_its_own_search(target: Target, decision: Decision) -> bool:
     """Whether PostgreSQL itself can find this stop by a time: before a commit or abort that is newer."""
     stop = decision.stop
     return (
-        stop is not None
+        isinstance(target, AtTime)
+        and stop is not None
         and not stop.inclusive
         and stop.stop_event is not None
         and stop.stop_event.kind.ends_transaction
