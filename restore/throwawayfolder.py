@@ -36,7 +36,7 @@ MARKER = "throwaway.json"
 DATA = "data"
 """Name of the data directory inside a throwaway's folder."""
 
-_NAME = re.compile(r"(?:peek|rescue)-[0-9a-f]{8}")
+_NAME = re.compile(r"(?:peek|rescue|check)-[0-9a-f]{8}")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MARKER_BYTES_MAX = 1 << 16
 _LOCK_TRIES = 100

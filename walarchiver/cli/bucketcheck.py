@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from restore.core.bucketmoment import database_moment
 from restore.core.jointtext import joint_members, joint_text
-from restore.jointcheck import Sides, check_joint, skew_near
+from restore.jointcheck import Sides, check_joint
 from walarchiver.assembly import Host, open_archive
-from walarchiver.bucketassembly import bucket_of, bucket_section, index_of
-from walarchiver.catalog import Catalog
+from walarchiver.bucketassembly import multipart_time_of
 from walarchiver.cli.aside import add_options, ask, made
+from walarchiver.cli.bucketindex import bring_index, sides_of
 from walarchiver.cli.context import Context
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.version import StoreMs
-from walarchiver.errors import Inconsistent, NotReachable, UsageError
+from walarchiver.errors import Inconsistent, UsageError
+from walarchiver.evidence.scanning import Progress, Scan, ScanOptions
 
 if TYPE_CHECKING:
     from walarchiver.cli.main import Subparsers
 
 LISTED = 20
+PROGRESS_INTERVAL_S = 2.0
 
 
 def register(subparsers: Subparsers) -> None:
@@ -42,6 +42,7 @@ def register(subparsers: Subparsers) -> None:
         action="store_true",
         help="read the bytes wherever a digest is known and a listing cannot tell",
     )
+    parser.add_argument("--no-scan", action="store_true", help="rely on the last scan of the bucket")
     parser.add_argument(
         "--no-orphans", action="store_true", help="do not count objects that nothing refers to"
     )
@@ -61,10 +62,11 @@ def run(context: Context, args: argparse.Namespace) -> int:
         )
     asked = ask(context, args, "check")
     time = database_moment(asked.found.decision, asked.found.understood.target)
-    if time is None:
-        raise NotReachable("no transaction had committed by then, so nothing could refer to anything")
+    assert time is not None, "`ask` gives reachable decisions only"
+    bring_index(context, asked.host, asked.found.archive)
     with sides_of(asked.host, context.cluster, asked.found.archive.catalog, time) as sides:
         _ = sides.query  # asked for before a cluster is restored
+        _list(context, args, asked.host, sides)
         with made(asked) as one:
             return tell(context, args, sides, one.dsn(sides.section.database or "postgres"), sides.at(time))
 
@@ -75,19 +77,26 @@ def _check_now(context: Context, args: argparse.Namespace) -> int:
     if dsn is None:
         raise UsageError("no database to ask", hint="Set `dsn` in the cluster's section, or give --dsn.")
     archive = open_archive(host, context.cluster)
+    bring_index(context, host, archive)
     with sides_of(host, context.cluster, archive.catalog, CommitTime(host.clock.now_us())) as sides:
+        _list(context, args, host, sides)
         return tell(context, args, sides, dsn, sides.now())
 
 
-@contextlib.contextmanager
-def sides_of(host: Host, cluster: str | None, catalog: Catalog, time: CommitTime) -> Iterator[Sides]:
-    """The bucket and its index, and how its clock stands to the server's near `time`. Raises NoBucket."""
-    section = bucket_section(host, cluster)
-    with (
-        contextlib.closing(bucket_of(host, cluster)) as bucket,
-        contextlib.closing(index_of(host, cluster)) as index,
-    ):
-        yield Sides(section, bucket, index, skew_near(catalog, bucket.name, time))
+def _list(context: Context, args: argparse.Namespace, host: Host, sides: Sides) -> None:
+    """List the bucket: what was deleted or removed since the last scan would pass for being there."""
+    if args.no_scan:
+        return
+    options = ScanOptions(listings=sides.section.listings, multipart_time=multipart_time_of(sides.section))
+    told_s = host.clock.monotonic_s()
+
+    def progress(now: Progress) -> None:
+        nonlocal told_s
+        if host.clock.monotonic_s() - told_s >= PROGRESS_INTERVAL_S:
+            told_s = host.clock.monotonic_s()
+            context.progress(f"check: {now.entries:,} versions listed")
+
+    Scan(sides.bucket, sides.index, options, progress).run()
 
 
 def tell(context: Context, args: argparse.Namespace, sides: Sides, dsn: str, moment: StoreMs) -> int:

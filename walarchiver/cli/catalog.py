@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from walarchiver.assembly import open_archive, open_ledger
-from walarchiver.bucketshipping import Rebuilt, kept_of_bucket, needs_rebuilding, rebuild_index
+from walarchiver.cli.bucketindex import bring_index
 from walarchiver.cli.context import Context
 from walarchiver.core.moment import format_rfc3339
 from walarchiver.errors import UsageError
@@ -65,10 +65,13 @@ def _rebuild(context: Context, args: argparse.Namespace) -> int:
             "files": list(lost.files),
             "backups": list(lost.backups),
         }
-    index = _index(context, ledger.system, args)
+    host, index = context.host(), None
+    if host.settings.cluster(host.settings.cluster_name(context.cluster)).bucket is not None:
+        archive = open_archive(host, context.cluster, system=args.system, repository_name=args.repository)
+        index = bring_index(context, host, archive)
     if index is not None:
         lines.append(
-            f"index of the bucket made again from generation {index.generation}: {index.rows:,} rows, all "
+            f"index of the bucket made again from generation {index.generation}: {index.rows:,} rows read, all "
             f"known at {format_rfc3339(index.asked_us)} there; `walarchiver bucket scan` goes on from there"
         )
         members["bucket_index"] = {
@@ -78,25 +81,6 @@ def _rebuild(context: Context, args: argparse.Namespace) -> int:
         }
     context.result("\n".join(lines), members)
     return 0
-
-
-def _index(context: Context, system: str, args: argparse.Namespace) -> Rebuilt | None:
-    """The index of the bucket's versions, when this host has none, the repository one, and a key opens it."""
-    host = context.host()
-    name = host.settings.cluster_name(context.cluster)
-    if host.settings.cluster(name).bucket is None or not needs_rebuilding(host, name):
-        return None
-    archive = open_archive(host, name, system=system, repository_name=args.repository)
-    kept = kept_of_bucket(host, name, archive)
-    if kept is None or not archive.repository.identities:
-        why = "the repository has none" if kept is None else "no key here opens the repository's"
-        context.warning(f"there is no index of the bucket, and {why}: run `walarchiver bucket scan`")
-        return None
-
-    def progress(piece: int, pieces: int) -> None:
-        context.progress(f"bucket index: piece {piece + 1} of {pieces}")
-
-    return rebuild_index(host, name, archive, kept, progress)
 
 
 def _range(text: str) -> tuple[int, int]:

@@ -23,14 +23,14 @@ from restore.jointcheck import check_joint
 from walarchiver.assembly import Host
 from walarchiver.bucketassembly import bucket_section
 from walarchiver.cli.asking import Answer
-from walarchiver.cli.bucketcheck import sides_of
+from walarchiver.cli.bucketindex import bring_index, sides_of
 from walarchiver.cli.bucketplaces import gather
 from walarchiver.cli.bucketreport import report_members, report_status
 from walarchiver.cli.bucketrestore import BucketJob, carry_out, planned
 from walarchiver.cli.context import Context
 from walarchiver.core.moment import CommitTime, format_rfc3339
 from walarchiver.core.version import StoreMs
-from walarchiver.errors import Inconsistent, NotReachable, UsageError
+from walarchiver.errors import Inconsistent, UsageError
 
 LISTED = 20
 
@@ -105,8 +105,8 @@ def restore_bucket(
     Raises UsageError, NotReachable, BucketWindowOpen, BucketIndexStale, Store… and their kin.
     """
     time = database_moment(found.decision, found.understood.target)
-    if time is None:
-        raise NotReachable("no transaction had committed by then, so there is no moment for the bucket")
+    assert time is not None, "only reachable decisions are carried out"
+    bring_index(context, host, found.archive)
     with sides_of(host, context.cluster, found.archive.catalog, time) as sides:
         moment, skew = sides.at(time), sides.skew
     with ExitStack() as stack:

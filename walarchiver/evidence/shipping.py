@@ -109,7 +109,8 @@ class Shipper:
     def _is_old_news(self, generation: str) -> bool:
         """Whether the repository has all rows, but not how far they reach."""
         pieces = self._ledger.catalog.index_pieces(self._watched.bucket, generation)
-        return bool(pieces) and self._asked() * 1000 >= pieces[-1].asked + NEWS_US
+        asked = self._asked() * 1000
+        return asked > 0 and (not pieces or asked >= pieces[-1].asked + NEWS_US)
 
     @staticmethod
     def _told(before: Shipped, more: Shipped, progress: Callable[[Shipped], None]) -> Shipped:
