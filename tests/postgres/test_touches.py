@@ -294,13 +294,16 @@ def test_damaged_and_cut_wal_is_told_alike(played: Played) -> None:
     files = frozenset(file for one in wanted.tables for file in one.files)
     watch = Watch(files, {wanted.database: wanted.catalog})
     chance = random.Random(played.major)
-    endings = set()
+    first = min(played.wal)
+    bad = bytearray(played.wal[first])
+    bad[8192] ^= 1  # of a page's magic
+    assert walked_alike({first: bytes(bad)}, watch)[0].ending is Ending.BAD
+    cut_off = walked_alike({first: played.wal[first][: 3 * 8192]}, watch)[0]
+    assert cut_off.ending in (Ending.ZERO, Ending.OPEN)  # between records, or inside one
     for _turn in range(60):
         number = chance.choice(sorted(played.wal))
         content = bytearray(played.wal[number])
         for _ in range(chance.choice((0, 1, 3))):
             content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
         cut = len(content) if chance.random() < 0.7 else chance.randrange(len(content))
-        stretch, _found = walked_alike({number: bytes(content[:cut])}, watch)
-        endings.add(stretch.ending)
-    assert {Ending.WHOLE, Ending.BAD, Ending.ZERO} <= endings
+        walked_alike({number: bytes(content[:cut])}, watch)
