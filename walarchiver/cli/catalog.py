@@ -71,8 +71,8 @@ def _rebuild(context: Context, args: argparse.Namespace) -> int:
         index = bring_index(context, host, archive)
     if index is not None:
         lines.append(
-            f"index of the bucket made again from generation {index.generation}: {index.rows:,} rows read, all "
-            f"known at {format_rfc3339(index.asked_us)} there; `walarchiver bucket scan` goes on from there"
+            f"index of the bucket made again from generation {index.generation}: {index.rows:,} rows read, "
+            f"all known at {format_rfc3339(index.asked_us)} there; `walarchiver bucket scan` goes on from there"
         )
         members["bucket_index"] = {
             "generation": index.generation,
