@@ -92,6 +92,7 @@ class Shipper:
         """
         done = Shipped()
         generation = self._generation()
+        more = False
         while keys := self._index.unshipped(keys_max=self._keys_max):
             change = self._index.changes
             more = len(keys) == self._keys_max
@@ -102,7 +103,7 @@ class Shipper:
             done = self._told(done, Shipped(1, written, stored), progress)
             if not more:
                 return done
-        if self._is_old_news(generation):
+        if more or self._is_old_news(generation):
             done = self._told(done, self._ship_observations(generation, whole=True), progress)
         return done
 
