@@ -174,8 +174,10 @@ PROMISES = (
             "test_segments_are_acknowledged_in_order_whatever_the_clock_says",
             "tests/restore_core/test_planner_model.py::"
             "test_a_moment_is_decided_as_the_rule_says_and_recovers_to_exactly_that",
+            "tests/integration/test_stepped_clock.py::test_plans_hold_under_a_clock_that_is_stepped",
+            "tests/nightly/test_stepped_clocks.py::test_plans_hold_under_a_clock_that_is_stepped",
         ),
-        "The clocks of real servers are not set; the host's clock is played.",
+        "PostgreSQL's clock is set for real, while it works; our own server's is played.",
     ),
     Promise(
         14,
