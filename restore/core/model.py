@@ -245,5 +245,7 @@ class Decision:
     """For AMBIGUOUS."""
     undone_commits: int = 0
     """Commits after the stop on this path, up to the end of coverage."""
+    unseen_segments: int = 0
+    """Segments behind the stop that were not looked at (unscanned.py): commits there are not counted."""
     explained: tuple[str, ...] = ()
     """Each choice made, one sentence each."""

@@ -69,6 +69,7 @@ def plan_document(
         "undone": {
             "commits": None if decision.stop is None else decision.undone_commits,
             "object_versions": None,
+            "segments_not_looked_at": decision.unseen_segments,
         },
         "duration": estimate_document(duration),
         "bucket": None,

@@ -38,6 +38,7 @@ from restore.core.model import (
     WalKnowledge,
 )
 from restore.core.targets import choose_latest, choose_lsn, choose_name, choose_time, choose_xid
+from restore.core.unscanned import marked, shortened
 from restore.core.walk import Branch
 from restore.core.when import describe_target
 from restore.core.windows import branch_windows, nearest_to_lsn, nearest_to_time
@@ -70,6 +71,20 @@ def decide(
     path = path_to(view, chosen)
     if path is None:
         return _no_path(view, chosen)
+    if knowledge.index is not None and disputed == "exclude":
+        short = shortened(view, target, knowledge.index)
+        found = (
+            None if short is None else marked(_decide(short.view, path, target, knowledge, disputed), short)
+        )
+        if found is not None:
+            return found
+    return _decide(view, path, target, knowledge, disputed)
+
+
+def _decide(
+    view: View, path: TimelineHistory, target: Target, knowledge: WalKnowledge, disputed: Policy
+) -> Decision:
+    """What these runs of WAL say."""
     asked = _Asked(view, target, knowledge, disputed)
     branch = Branch(view, path, knowledge)
     choice = asked.choose(branch)

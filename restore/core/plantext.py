@@ -78,7 +78,11 @@ def _reachable(decision: Decision, view: View, plan_id: str | None) -> list[str]
     else:
         commit = stop.last_commit
         lines += _wrapped("last commit", f"transaction {commit.xid} of {moment(commit.time)}")
-    lines += _wrapped("undone", f"{counted(decision.undone_commits, 'archived commit')} behind the stop")
+    more = counted(decision.unseen_segments, "segment")
+    unseen = f", besides those in {more} not looked at" if decision.unseen_segments else ""
+    lines += _wrapped(
+        "undone", f"{counted(decision.undone_commits, 'archived commit')} behind the stop{unseen}"
+    )
     lines += _wrapped(
         "base backup", f"{backup.id}, {format_lsn(backup.start_lsn)} to {format_lsn(backup.stop_lsn)}"
     )

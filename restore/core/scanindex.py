@@ -79,6 +79,10 @@ class ScanIndex(Protocol):
         `minimal` (a change to wal_level=minimal), or a `point` (restore point) of that name."""
         ...
 
+    def chains(self, timeline: int, first: int, last: int) -> Sequence[tuple[int, int]]:
+        """The parts of a range (any numbers) that are in the index and fit together, in order."""
+        ...
+
     def prepared(self, timeline: int, first: int, last: int) -> Sequence[tuple[int, list[tuple[int, bool]]]]:
         """What a range's segments say of prepared transactions, in order: the segment's number, and each
         transaction id with whether it was prepared there (else a transaction prepared before was ended)."""
