@@ -275,6 +275,14 @@ class Catalog(EntryRows, SampleRows, BucketRows):
                 found.append(scan)
         return found
 
+    def misfits(self) -> list[tuple[int, int]]:
+        """Timeline and number of segments that are whole, as is the one before, and do not go on from it."""
+        sql = (
+            "SELECT b.timeline, b.first FROM chain a JOIN chain b"
+            " ON b.timeline=a.timeline AND b.first=a.last+1 ORDER BY b.timeline, b.first"
+        )
+        return [(int(str(timeline)), int(str(first))) for timeline, first in self._rows(sql)]
+
     def has_segment(self, timeline: int, number: int) -> bool:
         return bool(self._rows("SELECT 1 FROM segment WHERE timeline=? AND number=?", timeline, number))
 

@@ -1,9 +1,11 @@
 """Which seconds can be restored, told from the ledger alone: per base backup, and together per timeline.
 
 Rules:
-- Behind a base backup every second is proven up to the newest horizon sample that unbroken WAL covers. Between
-  what is proven and the end of the WAL there may be more; `plan`, which opens the WAL, knows.
-- A segment whose scan found damage ends the WAL like a missing one, though it is archived.
+- Behind a base backup every second is proven up to the newest horizon sample that unbroken WAL covers.
+  Between what is proven and the end of the WAL there may be more; `plan`, which opens the WAL, knows.
+- A segment whose scan found damage ends the WAL like a missing one, though it is archived. One that is whole
+  and does not go on from the segment before it (a replaced one, or another server's) ends it there: what
+  begins with it is as good as any.
 - Intervals include both ends; those of one timeline are merged where they touch.
 """
 
@@ -19,7 +21,7 @@ from walarchiver.core.coverage import Run, Runs, coverage_on_path, segment_on_pa
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime, format_rfc3339
-from walarchiver.core.segment import Segment
+from walarchiver.core.segment import Segment, SegmentBytes
 from walarchiver.errors import NotAWalFile
 from walarchiver.pathsamples import PathSamples
 
@@ -54,13 +56,44 @@ class Recoverable:
         return self.intervals[-1][1]
 
 
+@dataclass(frozen=True, slots=True)
+class Followable:
+    """The WAL of an archive as far as it can be followed, by what scans tell."""
+
+    runs: Runs
+    """Segments that can be followed to their end, or are not scanned."""
+    misfits: tuple[Segment, ...]
+    """Segments that do not go on from the one before."""
+    size: SegmentBytes
+
+    def last(self, path: TimelineHistory, first: int) -> int | None:
+        """The last segment that can be reached from segment `first` along a path; None when none can."""
+        last = coverage_on_path(self.runs, path, self.size, first).last
+        if last is None:
+            return None
+        breaks = (one.number for one in self.misfits if first < one.number <= last and self._joins(path, one))
+        return min(breaks, default=last + 1) - 1
+
+    def _joins(self, path: TimelineHistory, segment: Segment) -> bool:
+        """Whether the path reads both this segment and the one before from its timeline."""
+        numbers = (segment.number - 1, segment.number)
+        return all(path.timeline_of_segment(number, self.size) == segment.timeline for number in numbers)
+
+
+def followable(archive: Archive) -> Followable:
+    """What can be followed of an archive whose ledger has just been read."""
+    runs = tuple(Run(*run) for run in archive.catalog.runs())
+    whole = without(runs, (segment for segment, _problem in damaged(archive)))
+    return Followable(whole, misfits(archive), archive.segment_size)
+
+
 class Spans:
     """Answers about one archive whose ledger has just been read."""
 
     def __init__(self, archive: Archive) -> None:
         self._size = archive.segment_size
         self._runs: Runs = tuple(Run(*run) for run in archive.catalog.runs())
-        self._whole = without(self._runs, (segment for segment, _problem in damaged(archive)))
+        self._followable = followable(archive)
         self._histories = archive.catalog.histories()
         self._samples = PathSamples(archive.catalog, self._size)
         self._backups = archive.catalog.backups()
@@ -81,14 +114,14 @@ class Spans:
         for backup in sorted(self._backups, key=lambda backup: backup.stop_lsn, reverse=True):
             if not before_fork(path, backup.timeline, backup.stop_lsn):
                 continue
-            reach = coverage_on_path(self._whole, path, size, backup.start_lsn // size)
-            if reach.last is None or (reach.last + 1) * size < backup.stop_lsn:
+            reached = self._followable.last(path, backup.start_lsn // size)
+            if reached is None or (reached + 1) * size < backup.stop_lsn:
                 continue
-            seen = self._samples.newest(path, backup.stop_lsn, Lsn((reach.last + 1) * size))
+            seen = self._samples.newest(path, backup.stop_lsn, Lsn((reached + 1) * size))
             until = None if seen is None else CommitTime(seen - SAMPLE_MARGIN_US)
             if until is not None and until < backup.stop_time:
                 until = None
-            last = segment_on_path(path, reach.last, size).name(size)
+            last = segment_on_path(path, reached, size).name(size)
             yield Span(backup.backup, path.timeline, backup.stop_time, until, last)
 
 
@@ -126,6 +159,14 @@ def damaged(archive: Archive) -> Iterator[tuple[Segment, str]]:
     for scan in archive.catalog.bad_scans():
         with contextlib.suppress(NotAWalFile):
             yield Segment.parse(scan.name, archive.segment_size), scan.problem
+
+
+MISFIT = "it does not go on from the segment before it"
+
+
+def misfits(archive: Archive) -> tuple[Segment, ...]:
+    """Segments that are whole, as is the one before, and do not go on from it."""
+    return tuple(Segment(timeline, number) for timeline, number in archive.catalog.misfits())
 
 
 def before_fork(path: TimelineHistory, timeline: int, position: Lsn) -> bool:

@@ -5,7 +5,8 @@ Rules:
   WAL from a base backup covers. The ledger proves it; no key is needed to say it. The planner, who
   opens the WAL, may know of a later moment, never of an earlier one only: what is promised here
   can be planned, unless the clock was stepped.
-- A segment whose scan found damage ends the WAL like a missing one, though it is archived.
+- A segment whose scan found damage ends the WAL like a missing one, though it is archived; one that does
+  not go on from the segment before it ends it between the two.
 - Each shortcoming is said with its cause and the next step.
 - A gap is a shortcoming until a base backup begins behind it. Then nothing can be done about it any
   more: it is still told, because no moment inside can be restored, but it degrades nothing.
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from restore.core.horizon import SAMPLE_MARGIN_US
 from walarchiver.assembly import Archive
 from walarchiver.checkpoints import Kept
-from walarchiver.core.coverage import Run, coverage_on_path, gaps, lacking, run_names, without
+from walarchiver.core.coverage import Run, gaps, lacking, run_names
 from walarchiver.core.history import TimelineHistory
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime, format_rfc3339
@@ -30,7 +31,17 @@ from walarchiver.format.records import BackupRecord
 from walarchiver.pathsamples import PathSamples
 from walarchiver.ports import Clock
 from walarchiver.production import production_timeline
-from walarchiver.restorable import Spans, before_fork, damaged, recoverable, recoverable_members
+from walarchiver.restorable import (
+    MISFIT,
+    Followable,
+    Spans,
+    before_fork,
+    damaged,
+    followable,
+    misfits,
+    recoverable,
+    recoverable_members,
+)
 
 SCHEMA_VERSION = 1
 
@@ -47,7 +58,7 @@ class MissingWal:
 
 @dataclass(frozen=True, slots=True)
 class DamagedWal:
-    """A segment that is archived, and cannot be followed to its end: its scan says so."""
+    """A segment that is archived and cannot be followed: its scan, or that of the one before it, says so."""
 
     name: str
     problem: str
@@ -94,8 +105,8 @@ class Status:
             if gap.behind is None
         )
         found.extend(
-            f"{one.name} is archived, but cannot be followed to its end ({one.problem}), and no base "
-            "backup begins behind it: run `walarchiver backup` now."
+            f"{one.name} is archived, but {_how(one.problem)}, and no base backup begins "
+            f"{'there' if one.problem == MISFIT else 'behind it'} or later: run `walarchiver backup` now."
             for one in self.damaged
             if one.behind is None
         )
@@ -123,8 +134,7 @@ def status_of(archive: Archive, clock: Clock, kept: Kept | None = None) -> Statu
     runs = tuple(Run(*run) for run in catalog.runs())
     backups = tuple(catalog.backups())
     bad = list(damaged(archive))
-    usable = without(runs, (segment for segment, _ in bad))
-    earliest, latest, reason = _window(archive, path, usable, backups)
+    earliest, latest, reason = _window(archive, path, followable(archive), backups)
     highest = catalog.last_segment(timeline)
     missing = (*gaps(runs), *_told_gaps(archive, runs))
     return Status(
@@ -153,6 +163,16 @@ def status_of(archive: Archive, clock: Clock, kept: Kept | None = None) -> Statu
                 _backup_behind(backups, path, Run(segment.timeline, segment.number, segment.number), size),
             )
             for segment, problem in bad
+        )
+        + tuple(
+            DamagedWal(
+                segment.name(size),
+                MISFIT,
+                _backup_behind(
+                    backups, path, Run(segment.timeline, segment.number - 1, segment.number - 1), size
+                ),
+            )
+            for segment in misfits(archive)
         ),
         single_writer=archive.single_writer,
         kept=kept,
@@ -180,8 +200,12 @@ def _backup_behind(
     return min(found, key=lambda one: one.start_lsn).backup if found else None
 
 
+def _how(problem: str) -> str:
+    return problem.removeprefix("it ") if problem == MISFIT else f"cannot be followed to its end ({problem})"
+
+
 def _window(
-    archive: Archive, path: TimelineHistory, runs: tuple[Run, ...], backups: Sequence[BackupRecord]
+    archive: Archive, path: TimelineHistory, wal: Followable, backups: Sequence[BackupRecord]
 ) -> tuple[CommitTime | None, CommitTime | None, str]:
     """Earliest and latest restorable moment on a path, and why."""
     size = archive.segment_size
@@ -193,12 +217,12 @@ def _window(
     reason = "No base backup has its WAL archived yet: is archiving running, and was the segment switched?"
     samples = PathSamples(archive.catalog, size)
     for backup in sorted(on_path, key=lambda backup: backup.stop_lsn, reverse=True):
-        reach = coverage_on_path(runs, path, size, backup.start_lsn // size)
-        if reach.last is None or (reach.last + 1) * size < backup.stop_lsn:
+        reached = wal.last(path, backup.start_lsn // size)
+        if reached is None or (reached + 1) * size < backup.stop_lsn:
             continue
         if earliest is None or backup.stop_time < earliest:
             earliest = backup.stop_time
-        seen = samples.newest(path, backup.stop_lsn, Lsn((reach.last + 1) * size))
+        seen = samples.newest(path, backup.stop_lsn, Lsn((reached + 1) * size))
         if seen is None or seen - SAMPLE_MARGIN_US < backup.stop_time:
             continue
         proven = CommitTime(seen - SAMPLE_MARGIN_US)
@@ -206,7 +230,7 @@ def _window(
             latest = proven
             reason = (
                 f"WAL is unbroken from base backup {backup.backup} to "
-                f"{Segment(path.timeline_of_segment(reach.last, size), reach.last).name(size)}, and the "
+                f"{Segment(path.timeline_of_segment(reached, size), reached).name(size)}, and the "
                 "server was seen at that point at that time."
             )
     if earliest is not None and latest is None:

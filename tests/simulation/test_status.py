@@ -30,10 +30,12 @@ from walarchiver.format.records import (
     HorizonRecord,
     Record,
     StoredObject,
+    SupersedeRecord,
     WalRecord,
 )
 from walarchiver.format.scans import ScanRecord
 from walarchiver.ledger import fact
+from walarchiver.restorable import MISFIT
 from walarchiver.status import DamagedWal, MissingWal, Status, status_document, status_of
 
 T0 = 1_795_348_800_000_000
@@ -186,6 +188,62 @@ def test_a_segment_that_cannot_be_followed_ends_the_wal_like_a_missing_one() -> 
     assert found.latest == T0 + 40 * SECOND - MARGIN
     assert found.damaged[0].behind == later.backup
     assert found.problems == ()
+
+
+def whole(number: int, *, first_prev: int | None = None, digest: str = HASH) -> ScanRecord:
+    """The scan of a sound segment, which goes on from the one before it or from another."""
+    begin = number << 20
+    return replace(
+        SCAN,
+        name=name_of(number),
+        digest=digest,
+        overwritten=(),
+        first=Lsn(begin + 0x28),
+        first_prev=Lsn(begin - 0x100 if first_prev is None else first_prev),
+        last=Lsn(begin + 0xFFF00),
+        end=Lsn(begin + (1 << 20)),
+    )
+
+
+def test_a_whole_segment_that_does_not_go_on_from_the_one_before_ends_the_wal_between_them() -> None:
+    records: list[Record] = [
+        *(wal(2), whole(2), backup(10), seen(15, 0x2FF000)),
+        *(wal(3), whole(3, first_prev=0x2F0000), wal(4), whole(4), seen(40, 0x400100)),
+    ]
+    found = status(*records)
+    assert found.latest == T0 + 15 * SECOND - MARGIN
+    assert found.gaps == ()
+    assert found.damaged == (DamagedWal(name_of(3), MISFIT, None),)
+    (problem,) = found.problems
+    assert problem.startswith(
+        f"{name_of(3)} is archived, but does not go on from the segment before it, and no "
+    )
+    with_it = backup(30, start=0x300028, stop=0x300060, tag=1)
+    found = status(*records, with_it)
+    assert found.latest == T0 + 40 * SECOND - MARGIN, "what begins with it is as good as any"
+    assert found.damaged == (DamagedWal(name_of(3), MISFIT, with_it.backup),)
+    assert found.problems == ()
+
+
+def test_a_replaced_segment_that_is_whole_and_fits_neither_side_is_told() -> None:
+    world, new = World(), "cd" * 32
+    sound: list[Record] = [
+        *(wal(2), whole(2), backup(10), wal(3), whole(3), wal(4), whole(4), seen(40, 0x400100)),
+    ]
+    archive = archive_of(*sound, world=world)
+    assert status_of(archive, world.clock).problems == ()
+    other = replace(wal(3), digest=new, objects=(replace(wal(3).objects[0], key=f"v1/c/{SYSTEM}/wal/y"),))
+    its_scan = replace(whole(3, first_prev=0x2F0000, digest=new), last=Lsn(0x3F0000))
+    for record in (other, its_scan):
+        assert archive.ledger.commit([fact("x", record)]) == [None]
+    assert status_of(archive, world.clock).damaged == (), "the first one is the file"
+    admin = world.process(signer=world.key("admin").signer())
+    admin.ledger.refresh()
+    assert admin.ledger.commit([fact("s", SupersedeRecord(wal(3).name, HASH, new, "a test"))]) == [None]
+    archive.ledger.refresh()
+    found = status_of(archive, world.clock)
+    assert [(one.name, one.problem) for one in found.damaged] == [(name_of(3), MISFIT), (name_of(4), MISFIT)]
+    assert len(found.problems) == 2 + (found.latest is None)
 
 
 def test_a_scan_of_other_bytes_than_those_in_force_ends_nothing() -> None:

@@ -20,8 +20,8 @@ from walarchiver.core.segment import Segment
 from walarchiver.format.records import BackupRecord, HistoryRecord, WalRecord
 from walarchiver.operate.contents import Activity, Contents, NamedPoint, PreparedSpan, Told
 from walarchiver.production import production_timeline
+from walarchiver.restorable import MISFIT, Spans, damaged, misfits
 from walarchiver.restorable import Span as Span
-from walarchiver.restorable import Spans, damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class _Reader:
         self._histories = archive.catalog.histories()
         self._spans = Spans(archive)
         self._contents = Contents(archive.catalog, int(archive.system), self._size)
-        self._damaged = tuple(damaged(archive))
+        self._damaged = (*damaged(archive), *((segment, MISFIT) for segment in misfits(archive)))
 
     def read(self) -> Chronicle:
         holes = {(hole.first, hole.last): hole for path in self._spans.paths() for hole in self._holes(path)}
