@@ -92,7 +92,7 @@ def _of_record(record: Mapping[str, object]) -> Happened:
     thing = _table(told, "object")
     return Happened(
         bucket=_text(_table(told, "bucket"), "name"),
-        key=_key(unquote_plus(_text(thing, "key"), errors="strict") if "key" in thing else ""),
+        key=_key(_unquoted(_text(thing, "key"))),
         version_id=_optional(thing, "versionId"),
         name=_text(record, "eventName").removeprefix("s3:"),
         at=_instant(_text(record, "eventTime")),
@@ -130,6 +130,13 @@ def _text(found: Mapping[str, object], name: str) -> str:
 def _optional(found: Mapping[str, object], name: str) -> str | None:
     value = found.get(name)
     return value if isinstance(value, str) and value else None
+
+
+def _unquoted(text: str) -> str:
+    try:
+        return unquote_plus(text, errors="strict")
+    except UnicodeDecodeError:
+        raise NotAnEvent("key is not UTF-8") from None
 
 
 def _key(key: str) -> str:

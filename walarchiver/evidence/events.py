@@ -88,7 +88,7 @@ class Follower:
         for message in messages:
             try:
                 changes += self._ours(parse_message(message.text))
-            except (NotAnEvent, UnicodeDecodeError) as fault:
+            except NotAnEvent as fault:
                 self.followed.aside += 1
                 self.warn(f"{self.feed.name}: a message was put aside: {fault}")
                 self.feed.put_aside(message, str(fault))

@@ -134,7 +134,10 @@ def _entries(manifest: Manifest, paths: list[Path], prefix: str, folder: Path) -
     if not paths:
         return
     has_class = "storage_class" in manifest.columns
-    wanted = ", ".join((*_NEEDED, "storage_class" if has_class else "'' AS storage_class"))
+    names = [*_NEEDED, "storage_class" if has_class else "'' AS storage_class"]
+    if manifest.is_parquet:
+        names[_NEEDED.index("last_modified_date")] = "epoch_ms(last_modified_date)"
+    wanted = ", ".join(names)
     with _reading(folder) as db:
         cursor = db.execute(
             f"SELECT {wanted} FROM {_source(manifest)} "  # noqa: S608  names of columns that we know
@@ -171,7 +174,6 @@ def _reading(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         },
     )
     try:
-        db.execute("SET TimeZone='UTC'")
         yield db
     except duckdb.Error as cause:
         raise MalformedObject(f"the inventory cannot be read: {str(cause).splitlines()[0]}") from cause
@@ -211,8 +213,5 @@ def _truth(value: object) -> bool:
 
 
 def _instant(value: object) -> StoreMs | None:
-    """CSV has ISO 8601; Parquet a timestamp, which DuckDB gives as such or in milliseconds."""
-    if isinstance(value, int):
-        return StoreMs(value)
-    text = _text(value).replace(" ", "T")
-    return instant_ms(text if text.endswith("Z") else text.removesuffix("+00:00") + "Z")
+    """CSV has ISO 8601; of Parquet's timestamp we have milliseconds."""
+    return StoreMs(value) if isinstance(value, int) else instant_ms(_text(value))

@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from walarchiver.bucketports import KeyRange
 
@@ -69,21 +69,7 @@ def _groups(whole: KeyRange, folders: Sequence[str], groups: int) -> tuple[KeyRa
 
 def hiding_folders(key: str, prefix: str) -> tuple[str, ...]:
     """Folders whose keys, if there are any, some servers do not show behind `key`."""
-    return tuple(
-        key[:at] + "/" for at in range(max(len(prefix), 1), len(key)) if key[at] < "/" and key[at - 1] != "/"
-    )
-
-
-def runs(keys: Iterable[str], *, most: int) -> Iterator[tuple[str, ...]]:
-    """Neighbours among keys, at most so many together; in order, each once."""
-    waiting: list[str] = []
-    for key in sorted(set(keys)):
-        if len(waiting) == most:
-            yield tuple(waiting)
-            waiting = []
-        waiting.append(key)
-    if waiting:
-        yield tuple(waiting)
+    return tuple(key[:at] + "/" for at in range(len(prefix), len(key)) if key[at] < "/")
 
 
 def _after(folder: str) -> str:
