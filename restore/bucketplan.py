@@ -349,8 +349,9 @@ def wants_by_name(states: VersionIndex, names: Iterable[str], moment: StoreMs) -
 
     For keys that are known to be needed, for example because a database refers to them.
     """
-    doubted = {each.key: each.doubts for each in states.uncertain(moment)}
-    for key in sorted(set(names)):
+    needed = frozenset(names)
+    doubted = {each.key: each.doubts for each in states.uncertain(moment) if each.key in needed}
+    for key in sorted(needed):
         history = states.history(key)
         at = next((row for row in history if row.was_current(moment)), None)
         if at is not None and at.entry.kind is not EntryKind.VERSION:

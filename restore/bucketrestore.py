@@ -3,8 +3,8 @@
 Rules:
 - Every write is conditional on what was seen to be current. If somebody was faster, the key is listed and
   decided anew, a few times; it is never forced. What was replaced stays below, and its id is in the journal.
-- Nothing is written while versioning is not enabled: asked before each batch, and every answer of a write
-  must name a version.
+- Nothing is written while versioning is not enabled: asked before each batch, and again when the answer of a
+  write names no version (SeaweedFS keeps none of keys that end in `/`).
 - A batch is at most `BATCH` keys, worked on by a bounded number of threads. The journal is durable before the
   next batch begins; delete markers are in it before they are removed.
 - A plan that was begun before is gone on with: lines without a final result are looked at afresh first, so
@@ -198,6 +198,7 @@ class BucketRestore:
         looking = self._looks_first and action.kind in WRITES
         if looking or action.kind in (Kind.REMOVE_MARKERS, Kind.THAW):
             chosen = self._again(action)
+        unmoved, refusal = 0, ""
         for _ in range(REPLANS_MAX):
             if chosen.kind is Kind.NOTHING:
                 holds = chosen.seen.version_id if chosen.seen is not None else ""
@@ -209,8 +210,14 @@ class BucketRestore:
                 return _result(line, chosen, Outcome.LEFT, why)
             try:
                 return replace(self._write(line, chosen), replanned=overrides(action, chosen))
-            except BucketChanged:
-                chosen = self._again(action)
+            except BucketChanged as error:
+                before, chosen = chosen, self._again(action)
+                if (chosen.kind, chosen.seen) == (before.kind, before.seen):
+                    unmoved += 1
+                    refusal = error.message
+        if unmoved == REPLANS_MAX:
+            why = f"the store refuses it although its listing shows no change: {refusal}"
+            return _result(line, action, Outcome.FAILED, why)
         why = f"somebody wrote to it {REPLANS_MAX} times while it was restored; left as it is"
         return _result(line, action, Outcome.CONTENDED, why)
 
@@ -239,7 +246,8 @@ class BucketRestore:
         return self._written(copied, written)
 
     def _written(self, result: Result, written: Written) -> Result:
-        if written.version_id in ("", NULL_VERSION):
+        unnamed = written.version_id in ("", NULL_VERSION)
+        if unnamed and self._target.versioning() is not Versioning.ENABLED:
             raise BucketNotVersioned(
                 f"{result.to}: the store answered a write without a version id; versioning of "
                 f"{self._target.url} is not enabled any more: stopped"
