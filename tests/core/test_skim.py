@@ -9,8 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.core.twins import scanned_alike
-from tests.kit.wal import MIB, TRANSACTION, Placed, WalWriter, main_data
+from tests.kit.wal import MIB, TRANSACTION, XLOG, Placed, WalWriter, main_data
 from walarchiver.core import skim
+from walarchiver.core.commits import scan_segment
+from walarchiver.core.segment import Segment
 from walarchiver.core.walreader import CrcPolicy
 
 pytestmark = pytest.mark.skipif(not skim.COMPILED, reason="the compiled part is not built here")
@@ -161,3 +163,19 @@ def test_times_at_the_ends_of_what_a_record_can_say_are_seen_alike(first: int, s
     wal.commit(NOON + 1)
     wal.switch()
     scanned_alike(wal.segments())
+
+
+def test_what_is_rare_is_no_end_of_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints and restore points beside commits; and the same without the compiled part."""
+    wal = WalWriter(3)
+    wal.commit(NOON, xid=7)
+    wal.record(XLOG, 0x70, main_data(bytes(72)))
+    wal.record(XLOG, 0x10, main_data(bytes(88)))
+    wal.commit(NOON + 1, xid=9)
+    wal.switch()
+    pages = wal.segments()
+    assert scanned_alike(pages) == 5
+    scan, _events = scan_segment(Segment(1, 3), pages.get, segment_size=MIB)
+    assert (scan.min_xid, scan.max_xid, len(scan.restore_points), len(scan.checkpoints)) == (7, 9, 1, 1)
+    monkeypatch.setattr(skim, "COMPILED", False)
+    assert scan_segment(Segment(1, 3), pages.get, segment_size=MIB)[0] == scan
