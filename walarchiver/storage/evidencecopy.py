@@ -25,7 +25,6 @@ from walarchiver.errors import (
     ObjectDamaged,
     StoreDenied,
     StoreMisbehaves,
-    StoreUnavailable,
     VersionUnreadable,
     WalarchiverError,
 )
@@ -94,7 +93,7 @@ class Copier:
             if within_store:
                 return self._in_parts(wanted, detail)
             return self._streamed(wanted, detail)
-        except (StoreDenied, StoreUnavailable, BucketChanged):
+        except (StoreDenied, BucketChanged):
             _readable(wanted)
             raise
 
