@@ -72,7 +72,7 @@ def _rebuild(context: Context, args: argparse.Namespace) -> int:
     if index is not None:
         lines.append(
             f"index of the bucket made again from generation {index.generation}: {index.rows:,} rows read, "
-            f"all known at {format_rfc3339(index.asked_us)} there; `walarchiver bucket scan` goes on from there"
+            f"all known at {format_rfc3339(index.asked_us)} there; go on with `walarchiver bucket scan`"
         )
         members["bucket_index"] = {
             "generation": index.generation,

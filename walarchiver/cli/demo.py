@@ -16,6 +16,11 @@ def register(subparsers: Subparsers) -> None:
     """Add `demo`."""
     parser = subparsers.add_parser("demo", help="the whole story on embedded PostgreSQL and S3")
     parser.add_argument("--fast", action="store_true", help="a shorter workload")
+    parser.add_argument(
+        "--chaos",
+        action="store_true",
+        help="kill the archiving server while it uploads",
+    )
     parser.add_argument("--keep", action="store_true", help="leave the folder with everything in it")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the workload (default: 1)")
     parser.add_argument("--major", type=int, default=18, choices=range(15, 19), help="PostgreSQL version")
@@ -26,7 +31,7 @@ def run(context: Context, args: argparse.Namespace) -> int:
     say("walarchiver demo: starting (the first run fetches PostgreSQL and an S3 server)")
     from walarchiver.demo.story import Options, Story  # loads every part; the line above comes first
 
-    options = Options(major=args.major, seed=args.seed, fast=args.fast, keep=args.keep)
+    options = Options(major=args.major, seed=args.seed, fast=args.fast, keep=args.keep, chaos=args.chaos)
     outcome = Story(options, say).tell()
     text = (
         f"RTO {outcome.rto_s:.1f} s (from the command to a proven, running server), "

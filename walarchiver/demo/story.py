@@ -1,9 +1,9 @@
-"""The story: archive, back up, work, delete by accident, plan, restore, prove row by row.
+"""The story: rows and files, both deleted by accident; both restored to the second before, and proved.
 
 Rules:
 - The restore knows nothing of the stage but what an empty machine would have: the repository, one
   custodian's key file and a configuration of a few lines.
-- The proof compares every row with what the workload recorded outside the database; which
+- The proof compares every row and every file with what the workload recorded outside of both; which
   transactions a moment includes is told by the original server's own commit times.
 - Whatever happens, every process started here is ended.
 """
@@ -17,34 +17,31 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from walarchiver.clock import SystemClock, SystemRandom
 from walarchiver.core.moment import CommitTime, as_datetime, format_rfc3339, parse_rfc3339
+from walarchiver.demo import files
 from walarchiver.demo.aftermath import rescue
-from walarchiver.demo.stage import Stage
-from walarchiver.demo.workload import (
-    ACCOUNTS,
-    OPENING_BALANCE,
-    Committed,
-    Journal,
-    State,
-    Workload,
-    expected_state,
-)
+from walarchiver.demo.proof import Files, Proof, prove
+from walarchiver.demo.stage import Evidence, Stage
+from walarchiver.demo.workload import ACCOUNTS, OPENING_BALANCE, Journal, State, Workload
 from walarchiver.embedded.binaries import postgres_bin, weed_binary
 from walarchiver.embedded.postgres import EmbeddedCluster
 from walarchiver.embedded.seaweed import SeaweedServer
 from walarchiver.errors import DeadlineExceeded, RestoreFailed
+from walarchiver.gauges import count_ready
 from walarchiver.ports import Clock
-from walarchiver.postgres.demo_sql import Bank, Transfer
+from walarchiver.postgres.demo_sql import RECEIPTS, Bank, Transfer
+from walarchiver.storage import S3Location
+from walarchiver.storage.evidence import S3EvidenceBucket
 
 BUCKET = "demo-backups"
+EVIDENCE = "demo-evidence"
 SECOND_US = 1_000_000
 ARCHIVED_WITHIN_S = 60.0
-SAME_MOMENT_US = 50_000
 _POLL_S = 0.2
 
 
@@ -56,28 +53,13 @@ class Options:
     seed: int = 1
     fast: bool = False
     keep: bool = False
+    chaos: bool = False
+    """`walarchiver serve` is killed while it uploads, and started again."""
 
     @property
     def work_s(self) -> float:
         """Seconds of workload between the backup and the accident."""
         return 3.0 if self.fast else 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """The comparison of what was restored with what must be there."""
-
-    accounts: int
-    transfers: int
-    differences: tuple[str, ...]
-    lost_to_the_accident: int
-    """Rows that the accident had deleted and the restore brought back."""
-    rescued: int
-    """Rows of the one table that `rescue` brought back alone."""
-
-    @property
-    def holds(self) -> bool:
-        return not self.differences and self.lost_to_the_accident > 0 and self.rescued > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +80,7 @@ class Outcome:
     def members(self) -> dict[str, object]:
         """For --output json."""
         return {
-            "proof": {
-                "holds": self.proof.holds,
-                "accounts": self.proof.accounts,
-                "transfers": self.proof.transfers,
-                "rows_brought_back": self.proof.lost_to_the_accident,
-                "rows_rescued": self.proof.rescued,
-                "differences": list(self.proof.differences[:20]),
-            },
+            "proof": self.proof.members(),
             "asked": format_rfc3339(self.asked),
             "accident": format_rfc3339(self.accident),
             "rto_seconds": round(self.rto_s, 3),
@@ -149,11 +124,15 @@ class Story:
         weed, bin_dir = weed_binary(), postgres_bin(options.major)
         with SeaweedServer(weed, folder / "s3", self._clock, SystemRandom()) as s3:
             s3.make_bucket(BUCKET, versioned=True)
+            s3.make_bucket(EVIDENCE, versioned=True)
             stage = Stage(
                 folder,
                 f"s3://{BUCKET}/walarchiver",
                 endpoint=s3.endpoint,
                 credentials_file=s3.credentials_file,
+                evidence=Evidence(
+                    f"s3://{EVIDENCE}", RECEIPTS, {"multipart_time": '"completion"', "scan": '"0s"'}
+                ),
             )
             stage.install_hook()
             settings = {**stage.archive_settings(timeout_s=2), "track_commit_timestamp": "on"}
@@ -167,7 +146,11 @@ class Story:
                     f"PostgreSQL {options.major}, an S3 server and `walarchiver serve` run, repository and "
                     f"keys are made ({self._clock.monotonic_s() - began_s:.1f} s)"
                 )
-                yield stage
+                location = S3Location(EVIDENCE, "")
+                with closing(
+                    S3EvidenceBucket(location, s3.options(), self._clock, SystemRandom())
+                ) as self._bucket:
+                    yield stage
             finally:
                 stage.close()
 
@@ -176,13 +159,16 @@ class Story:
         dsn = stage.cluster.dsn()
         with Bank(dsn) as bank:
             bank.make(ACCOUNTS, OPENING_BALANCE)
-        workload = Workload(dsn, seed=self._options.seed, clock=self._clock)
+        stage.run("bucket", "scan")
+        workload = Workload(dsn, self._bucket, seed=self._options.seed, clock=self._clock)
         workload.start()
         try:
             self._back_up(stage)
             self._rest.wait(self._options.work_s)
+            if self._options.chaos:
+                self._kill_at_work(stage)
             culprit, accident = self._have_accident(dsn)
-            asked = CommitTime((accident - 1) // SECOND_US * SECOND_US)
+            asked = CommitTime(accident // SECOND_US * SECOND_US - SECOND_US)
             self._wait_until_restorable(stage, asked)
             recorded = workload.committed()
             with Bank(dsn) as bank:
@@ -191,9 +177,17 @@ class Story:
         finally:
             journal = workload.stop(server_lost=True)
         segments, rpo_s = self._count_losses(stage, journal)
-        restored, rto_s = self._restore(stage, asked)
+        alone = self._restore_alone(stage, asked)
+        before = files.versions(self._bucket)
+        restored, verdict, rto_s = self._restore(stage, asked)
         rescued = self._rescue(stage, culprit, accident)
-        proof = prove(recorded, times, asked, restored, accident, rescued)
+        found = Files(
+            digests=files.digests(self._bucket),
+            dangling=alone,
+            destroyed=len(before - files.versions(self._bucket)),
+            verdict=verdict,
+        )
+        proof = prove(recorded, times, asked, restored, accident, rescued, found)
         self._say_proof(proof, asked)
         return Outcome(
             proof=proof,
@@ -216,14 +210,31 @@ class Story:
         )
 
     def _have_accident(self, dsn: str) -> tuple[int, CommitTime]:
-        """DELETE without WHERE, in the middle of the day's work: by whom, and when."""
+        """DELETE without WHERE, in the middle of the day's work, and the files with it: by whom, and when."""
         with Bank(dsn) as bank:
-            xid = bank.run("DELETE FROM transfer")
+            xid = bank.run("WITH gone AS (DELETE FROM receipt) DELETE FROM transfer")
             when = bank.commit_time(xid)
+        deleted = files.delete_all(self._bucket)
         self._say(
-            f"accident: all transfers deleted by transaction {xid} of {as_datetime(when):%H:%M:%S.%f} UTC"
+            f"accident: all transfers and receipts deleted by transaction {xid} of "
+            f"{as_datetime(when):%H:%M:%S.%f} UTC, and with them {deleted} files of the bucket"
         )
         return xid, when
+
+    def _kill_at_work(self, stage: Stage) -> None:
+        """Kill the archiving server while WAL waits for it, and start it again; PostgreSQL goes on."""
+        assert stage.cluster is not None
+        waiting = 0
+        for _ in range(int(ARCHIVED_WITHIN_S / _POLL_S)):
+            if waiting := count_ready(stage.cluster.data_dir):
+                break
+            self._rest.wait(_POLL_S / 20)
+        stage.stop_server(kill=True)
+        self._rest.wait(1.0)
+        stage.serve()
+        self._say(
+            f"chaos: `walarchiver serve` killed (SIGKILL) with {waiting} WAL files under way, started again"
+        )
 
     def _wait_until_restorable(self, stage: Stage, asked: CommitTime) -> None:
         """The work goes on until the moment is proven restorable."""
@@ -249,8 +260,31 @@ class Story:
         )
         return told["segments"], rpo_s
 
-    def _restore(self, stage: Stage, asked: CommitTime) -> tuple[State, float]:
-        """Plan and restore as on an empty machine; the rows that are there then, and the seconds."""
+    def _restore_alone(self, stage: Stage, asked: CommitTime) -> int:
+        """The control: only the database. How many of its references dangle then."""
+        told = json.loads(
+            stage.run(*self._words(stage, asked, "alone"), config=self._reader_config(stage)).stdout
+        )
+        try:
+            with Bank(told["dsn"]) as bank:
+                references = bank.receipts()
+        finally:
+            end_server(told["pid"], stage.folder / "alone", self._rest)
+        dangling = files.dangling(references, self._bucket)
+        self._say(
+            f"control: restored alone, the database refers to {len(references)} files, and {dangling} of "
+            "them are not there"
+        )
+        return dangling
+
+    def _words(self, stage: Stage, asked: CommitTime, into: str) -> list[str]:
+        words = ["restore", "--at", format_rfc3339(asked), "--into", str(stage.folder / into), "--start"]
+        words += ["--output", "json"]
+        words += ["--hook", str(stage.hook), "--bin-dir", str(postgres_bin(self._options.major))]
+        return words + (["--owner", "nobody"] if os.geteuid() == 0 else [])
+
+    def _restore(self, stage: Stage, asked: CommitTime) -> tuple[State, str, float]:
+        """Plan and restore both as on an empty machine: the rows then, the verdict, and the seconds."""
         config = self._reader_config(stage)
         at = format_rfc3339(asked)
         plan = json.loads(stage.run("plan", "--at", at, "--output", "json", config=config).stdout)
@@ -260,30 +294,21 @@ class Story:
             f"{plan['undone']['commits']} later commits undone"
         )
         began_s = self._clock.monotonic_s()
-        words = [
-            "restore",
-            "--at",
-            at,
-            "--into",
-            str(stage.folder / "restored"),
-            "--start",
-            "--output",
-            "json",
-        ]
-        words += ["--hook", str(stage.hook), "--bin-dir", str(postgres_bin(self._options.major))]
-        words += ["--owner", "nobody"] if os.geteuid() == 0 else []
+        words = [*self._words(stage, asked, "restored"), "--bucket-in-place"]
         told = json.loads(stage.run(*words, config=config).stdout)
         rto_s = self._clock.monotonic_s() - began_s
         try:
             with Bank(told["dsn"]) as bank:
-                state = State(*bank.read())
+                state = State(*bank.read(), bank.receipts())
         finally:
             end_server(told["pid"], stage.folder / "restored", self._rest)
+        joint = told["bucket"]["joint"]
         self._say(
-            f"restore: verified, replayed, stopped at the planned record, promoted to timeline "
-            f"{told['timeline']} in {rto_s:.1f} s"
+            "restore --bucket-in-place: verified, replayed, stopped at the planned record, promoted to "
+            f"timeline {told['timeline']}; {told['bucket']['outcomes'].get('done', 0)} files back; "
+            f"{joint['references']} references: {joint['verdict']} ({rto_s:.1f} s)"
         )
-        return state, rto_s
+        return state, joint["verdict"], rto_s
 
     def _reader_config(self, stage: Stage) -> Path:
         """An empty machine's: the repository and one custodian's key."""
@@ -305,63 +330,14 @@ class Story:
     def _say_proof(self, proof: Proof, asked: CommitTime) -> None:
         if proof.holds:
             self._say(
-                f"PROOF: all {proof.accounts} accounts and {proof.transfers} transfers are exactly as "
-                f"recorded at {as_datetime(asked):%H:%M:%S} UTC; "
-                f"{proof.lost_to_the_accident} deleted rows are back, by restore and by rescue"
+                f"PROOF: all {proof.accounts} accounts, {proof.transfers} transfers and {proof.receipts} "
+                f"receipts are exactly as recorded at {as_datetime(asked):%H:%M:%S} UTC, and the SHA-256 of "
+                f"every receipt's file is right; {proof.lost_to_the_accident} deleted rows are back, by "
+                "restore and by rescue; no version of the bucket was destroyed"
             )
         else:
-            self._say(f"NOT PROVEN: {len(proof.differences)} rows differ; {'; '.join(proof.differences[:3])}")
-
-
-def prove(
-    recorded: list[Committed],
-    times: dict[int, CommitTime],
-    asked: CommitTime,
-    found: State,
-    accident: CommitTime,
-    rescued: dict[int, Transfer],
-) -> Proof:
-    """Compare every row with what the workload recorded."""
-    wanted = expected_state(recorded, times, asked)
-    differences = [
-        f"account {account}: {found.balances.get(account)} instead of {wanted.balances.get(account)}"
-        for account in sorted(wanted.balances.keys() | found.balances.keys())
-        if wanted.balances.get(account) != found.balances.get(account)
-    ]
-    differences += [
-        f"transfer {number}: {found.transfers.get(number)} instead of {wanted.transfers.get(number)}"
-        for number in sorted(wanted.transfers.keys() | found.transfers.keys())
-        if wanted.transfers.get(number) != found.transfers.get(number)
-    ]
-    differences += _wrongly_rescued(recorded, times, accident, rescued)
-    before = {transfer.id for one in recorded if times[one.xid] < accident for transfer in one.transfers}
-    return Proof(
-        accounts=len(wanted.balances),
-        transfers=len(wanted.transfers),
-        differences=tuple(differences),
-        lost_to_the_accident=len(before & found.transfers.keys()),
-        rescued=len(rescued),
-    )
-
-
-def _wrongly_rescued(
-    recorded: list[Committed],
-    times: dict[int, CommitTime],
-    accident: CommitTime,
-    rescued: dict[int, Transfer],
-) -> Iterator[str]:
-    """What differs from the rows just before the accident.
-
-    Transactions that committed within a few milliseconds of it may stand on either side of it in the WAL,
-    whose order their times need not have.
-    """
-    until = {transfer.id: (times[one.xid], transfer) for one in recorded for transfer in one.transfers}
-    for number, (time, transfer) in until.items():
-        if time < accident - SAME_MOMENT_US and number not in rescued:
-            yield f"transfer {number} is not among the rescued"
-        if number in rescued and (rescued[number] != transfer or time > accident + SAME_MOMENT_US):
-            yield f"rescued transfer {number}: {rescued[number]} instead of {transfer}"
-    yield from (f"rescued transfer {number} was never made" for number in rescued.keys() - until.keys())
+            wrong = "; ".join(proof.differences[:3])
+            self._say(f"NOT PROVEN: {len(proof.differences)} rows or files differ: {wrong}; {proof.files}")
 
 
 def end_server(pid: int, data_directory: Path, rest: threading.Event) -> None:

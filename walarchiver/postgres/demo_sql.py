@@ -16,7 +16,10 @@ _TABLES = """
 CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL);
 CREATE TABLE transfer (id bigserial PRIMARY KEY, debit int NOT NULL, credit int NOT NULL,
     amount int NOT NULL, note text NOT NULL);
+CREATE TABLE receipt (storage_key text PRIMARY KEY, transfer bigint NOT NULL, sha256 bytea NOT NULL);
 """
+RECEIPTS = "SELECT storage_key, sha256 FROM receipt"
+"""What the database refers to in the bucket."""
 _MOVE = "UPDATE account SET balance = balance + %s WHERE id = %s"
 _NOTE = "INSERT INTO transfer (debit, credit, amount, note) VALUES (%s, %s, %s, %s) RETURNING id"
 _COMMIT_TIME = (
@@ -33,6 +36,15 @@ class Transfer:
     credit: int
     amount: int
     note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One row of `receipt`, and so one object of the bucket."""
+
+    storage_key: str
+    sha256: str
+    """Hex."""
 
 
 class Bank:
@@ -59,11 +71,12 @@ class Bank:
             )
 
     def transfer(
-        self, moves: Sequence[tuple[int, int, int]], *, note: str, commit: bool
+        self, moves: Sequence[tuple[int, int, int]], *, note: str, receipt: Receipt | None, commit: bool
     ) -> tuple[int, tuple[Transfer, ...]] | None:
         """Move money (debit, credit, amount) in one transaction: its xid and rows, None if rolled back.
 
-        The 32-bit id of the transaction, as it stands in the WAL.
+        `receipt` is for the first of them; its object is stored already. The xid is the 32-bit id of the
+        transaction, as it stands in the WAL.
         """
         rows = []
         with database_errors(), self._connection.transaction() as transaction:
@@ -77,6 +90,9 @@ class Bank:
                 row = self._connection.execute(_NOTE, (debit, credit, amount, note)).fetchone()
                 assert row is not None
                 rows.append(Transfer(row[0], debit, credit, amount, note))
+            if receipt is not None:
+                values = (receipt.storage_key, rows[0].id, bytes.fromhex(receipt.sha256))
+                self._connection.execute("INSERT INTO receipt VALUES (%s, %s, %s)", values)
             row = self._connection.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
             assert row is not None
             if not commit:
@@ -97,8 +113,13 @@ class Bank:
         assert row is not None
         return int(row[0]) & 0xFFFFFFFF
 
+    def receipts(self) -> dict[str, str]:
+        """Digest by storage key, of every row."""
+        rows = self._connection.execute("SELECT storage_key, encode(sha256, 'hex') FROM receipt").fetchall()
+        return dict(rows)
+
     def read(self) -> tuple[dict[int, int], dict[int, Transfer]]:
-        """Every row of both tables, by id."""
+        """Every row of accounts and transfers, by id."""
         with self._connection.transaction():
             accounts = self._connection.execute("SELECT id, balance FROM account").fetchall()
             rows = self._connection.execute("SELECT id, debit, credit, amount, note FROM transfer").fetchall()
