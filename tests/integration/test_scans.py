@@ -34,7 +34,7 @@ def reading(scene: Scene) -> Iterator[tuple[WalReader, WalReader]]:
         for _ in range(2)
     ]
     try:
-        with mock.patch.object(readers[1], "_recorded", return_value=None):
+        with mock.patch.object(readers[1], "recorded", return_value=None):
             yield readers[0], readers[1]
     finally:
         for reader in readers:
