@@ -184,32 +184,8 @@ def planned(
             f"at {found.moment.text} the window of {found.states_url} is {found.window.certainty}: "
             + "; ".join((*found.window.causes, found.window.nearest))
         )
-    header = PlanHeader(
-        id=host.random.token(8).hex(),
-        states=found.states_url,
-        source=found.buckets.source.url,
-        target=found.buckets.target.url,
-        to_prefix=found.to_prefix,
-        prefix=found.prefix,
-        moment=found.moment.at,
-        requested=found.moment.text,
-        options=Options(
-            missing_only=args.missing_only,
-            delete_newer=args.delete_newer,
-            undelete=Undelete(args.undelete),
-            accept_uncertain=args.accept_uncertain,
-        ),
-        made_at=host.clock.now_us(),
-        scanned=found.scanned,
-        verdict=found.window.certainty.value,
-        causes=found.window.causes,
-    )
-    for rule in found.ground.rules:
-        if rule.noncurrent_days is not None:
-            context.warning(
-                f"lifecycle rule {rule.id!r} removes noncurrent versions after {rule.noncurrent_days} days, "
-                "also those that this restore reads or replaces"
-            )
+    header = _header(host, args, found)
+    _warn_of_rules(context, found)
     folder = plan_folder(host, header.id)
     folder.mkdir(mode=0o700, parents=True)
     note_others(folder, found.others)
@@ -233,6 +209,38 @@ def planned(
         threads=THREADS,
         progress=progress,
     )
+
+
+def _header(host: Host, args: argparse.Namespace, found: Gathered) -> PlanHeader:
+    return PlanHeader(
+        id=host.random.token(8).hex(),
+        states=found.states_url,
+        source=found.buckets.source.url,
+        target=found.buckets.target.url,
+        to_prefix=found.to_prefix,
+        prefix=found.prefix,
+        moment=found.moment.at,
+        requested=found.moment.text,
+        options=Options(
+            missing_only=args.missing_only,
+            delete_newer=args.delete_newer,
+            undelete=Undelete(args.undelete),
+            accept_uncertain=args.accept_uncertain,
+        ),
+        made_at=host.clock.now_us(),
+        scanned=found.scanned,
+        verdict=found.window.certainty.value,
+        causes=found.window.causes,
+    )
+
+
+def _warn_of_rules(context: Context, found: Gathered) -> None:
+    for rule in found.ground.rules:
+        if rule.noncurrent_days is not None:
+            context.warning(
+                f"lifecycle rule {rule.id!r} removes noncurrent versions after {rule.noncurrent_days} days, "
+                "also those that this restore reads or replaces"
+            )
 
 
 def _names(path: Path, prefix: str) -> list[str]:
