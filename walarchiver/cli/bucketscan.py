@@ -28,6 +28,7 @@ from walarchiver.evidence.openfeed import open_feed
 from walarchiver.evidence.scanning import Progress, Scan, Scanned, ScanOptions
 from walarchiver.evidence.scanplace import forget_place
 from walarchiver.operate.findings import DEGRADED
+from walarchiver.ports import Clock
 from walarchiver.settings_schema import BucketSettings
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _scan(
         place=place,
     )
     began_s = host.clock.monotonic_s()
-    found = Scan(bucket, index, options, _teller(context, host)).run(prefix)
+    found = Scan(bucket, index, options, teller(context, host.clock)).run(prefix)
     seconds = host.clock.monotonic_s() - began_s
     context.result(_text(bucket, found, seconds), _members(bucket, found, seconds))
     if found.versioning is Versioning.SUSPENDED:
@@ -134,15 +135,15 @@ def _scan(
     return 0
 
 
-def _teller(context: Context, host: Host) -> Callable[[Progress], None]:
+def teller(context: Context, clock: Clock) -> Callable[[Progress], None]:
     """Lines for who waits: how much, how fast, how long still."""
-    began_s = told_s = host.clock.monotonic_s()
+    began_s = told_s = clock.monotonic_s()
     first: int | None = None
 
     def tell(now: Progress) -> None:
         nonlocal told_s, first
         first = now.entries if first is None else first
-        at_s = host.clock.monotonic_s()
+        at_s = clock.monotonic_s()
         if at_s - told_s < _TELL_EVERY_S:
             return
         told_s = at_s
