@@ -14,6 +14,7 @@ from tests.evidence.listings import IDS, KEYS, instants, listings, ranges
 from tests.kit.naiveindex import NaiveIndex
 from walarchiver.bucketports import KeyRange, Observation, VersionIndex
 from walarchiver.core.version import StoreMs
+from walarchiver.evidence.parquetindex import ParquetIndex
 from walarchiver.evidence.sqliteindex import SqliteIndex
 
 Making = Callable[[Path], VersionIndex]
@@ -21,6 +22,12 @@ ENGINES: dict[str, Making] = {
     "sqlite": lambda folder: SqliteIndex(folder / "index.db"),
     "sqlite-in-small-steps": lambda folder: SqliteIndex(folder / "index.db", rows_at_once=3),
 }
+
+
+def parquet(folder: Path) -> VersionIndex:
+    return ParquetIndex(folder / "index.db", rows_at_once=4, changes_max=5, part_rows=3)
+
+
 MOMENTS = [StoreMs(at) for at in (-1, 0, 1, 999, 1000, 2001, 4000, 5999, 7000, 9001, 12_999, 50_000)]
 PREFIXES = ("", "a", "a/", "z/", "nothing")
 
@@ -65,6 +72,24 @@ def assert_same(index: VersionIndex, naive: NaiveIndex) -> None:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_an_engine_answers_as_the_naive_index_does(make: Making, data: st.DataObject) -> None:
+    assert_answers_as_the_naive_index(make, data)
+
+
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_parquet_parts_answer_as_the_naive_index_does(data: st.DataObject) -> None:
+    assert_answers_as_the_naive_index(parquet, data)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("which", [*ENGINES, "parquet"])
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_engines_answer_as_the_naive_index_does_for_long(which: str, data: st.DataObject) -> None:
+    assert_answers_as_the_naive_index(ENGINES.get(which, parquet), data)
+
+
+def assert_answers_as_the_naive_index(make: Making, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         index, naive = make(Path(folder)), NaiveIndex()
         try:

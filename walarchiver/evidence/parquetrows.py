@@ -38,6 +38,8 @@ COLUMNS = (
 )
 _TEXTS = frozenset({"key", "version_id", "kind", "etag", "storage_class"})
 _FETCH = 10_000
+_GROUP_ROWS = 122_880
+"""As DuckDB does by itself."""
 _THREADS = 1
 MEMORY = "256MB"
 
@@ -59,8 +61,13 @@ def write_table(
     texts: frozenset[str],
     rows: Iterable[tuple[str | int | None, ...]],
     target: Path,
+    *,
+    group_rows: int = _GROUP_ROWS,
 ) -> int:
-    """Write rows of texts and whole numbers under these columns; the number of rows."""
+    """Write rows of texts and whole numbers under these columns; the number of rows.
+
+    A reader that looks for few keys opens whole groups of `group_rows`.
+    """
     with tempfile.NamedTemporaryFile("w", suffix=".csv", dir=target.parent, encoding="ascii") as lines:
         count = 0
         for row in rows:
@@ -75,7 +82,7 @@ def write_table(
             db.execute(  # COPY takes no parameters; the names are ours
                 f"COPY (SELECT {chosen} FROM read_csv('{_quoted(Path(lines.name))}', header=false, "  # noqa: S608
                 f"auto_detect=false, delim=',', quote='', escape='', columns={{{types}}})) "
-                f"TO '{_quoted(target)}' (FORMAT parquet, COMPRESSION zstd)"
+                f"TO '{_quoted(target)}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {group_rows})"
             )
     return count
 

@@ -56,7 +56,7 @@ _SCHEMA = (
     key BLOB NOT NULL, place INTEGER NOT NULL, begin INTEGER NOT NULL, until INTEGER NOT NULL, size INTEGER,
     gone_by INTEGER, PRIMARY KEY (key, place)) WITHOUT ROWID""",
     "INSERT INTO class VALUES (0, ''), (1, 'STANDARD')",
-    "INSERT INTO counter VALUES ('changes', 0), ('finished', 0), ('rows', 0)",
+    "INSERT INTO counter VALUES ('changes', 0), ('finished', 0), ('parts', 0), ('rows', 0)",
     "INSERT INTO covered VALUES (x'', NULL)",
 )
 FINISHING = (
@@ -120,6 +120,14 @@ class IndexFile:
                         self._readers.append(db)
                 if not is_kept:
                     db.close()
+
+    def shrink(self, free_bytes_max: int) -> None:
+        """Give space back when there is more than so much free, and more than is used."""
+        with self._writing, translated(self.path):
+            (free,) = self._writer.execute("PRAGMA freelist_count").fetchone()
+            (pages,) = self._writer.execute("PRAGMA page_count").fetchone()
+            if free * _PAGE_BYTES > free_bytes_max and free > pages // 2:
+                self._writer.execute("VACUUM")
 
     def close(self) -> None:
         with self._writing, self._keeping:

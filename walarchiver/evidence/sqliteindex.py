@@ -166,6 +166,19 @@ class SqliteIndex:
             (count,) = db.execute("SELECT value FROM counter WHERE name='changes'").fetchone()
         return int(count)
 
+    @property
+    def rows_here(self) -> int:
+        """How many rows are in SQLite."""
+        with self._file.reading() as db:
+            (count,) = db.execute("SELECT value FROM counter WHERE name='rows'").fetchone()
+        return int(count)
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether rows lie in Parquet parts, too."""
+        with self._file.reading() as db:
+            return db.execute("SELECT 1 FROM part LIMIT 1").fetchone() is not None
+
     def close(self) -> None:
         self._file.close()
 

@@ -177,3 +177,15 @@ def doubts(
             yield key, Doubt.ORDER
         if flags & UNKNOWN_BEGIN and not is_end_shown and begin <= moment < min(until, first_seen):
             yield key, Doubt.MULTIPART
+
+
+def doubts_in(
+    key: bytes, row: Stored, moment: StoreMs, *, band_ms: int, is_end_shown: bool
+) -> Iterator[tuple[bytes, Doubt]]:
+    """All doubts that one row raises at a moment."""
+    _, begin, until, _, flags, _, _, _, first_seen, _, _, _, gone_after = row
+    if moment - band_ms < begin <= moment and not flags & REINSTATED:
+        yield key, Doubt.BOUNDARY
+    if gone_after is not None and begin <= moment < until and gone_after < moment:
+        yield key, Doubt.REMOVED
+    yield from doubts([(key, begin, until, flags, first_seen)], moment, is_end_shown=is_end_shown)

@@ -1,0 +1,391 @@
+"""What a version index owes besides right answers: crashes, foreign files, threads and processes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.evidence.listings import IDS, entries_of, marker, version
+from walarchiver.bucketports import KeyRange, Observation
+from walarchiver.core.keyhistory import absorb
+from walarchiver.core.version import Entry, EntryKind, StoreMs
+from walarchiver.errors import IndexForeign, IndexUnavailable, StoreMisbehaves
+from walarchiver.evidence.indexrow import (
+    entry_of,
+    facts_of,
+    is_unchanged,
+    row_of,
+    simple,
+    stored_rows,
+)
+from walarchiver.evidence.openindex import open_index
+from walarchiver.evidence.parquetindex import ParquetIndex, folder_of
+from walarchiver.evidence.spool import Spool
+from walarchiver.evidence.sqliteindex import SqliteIndex
+from walarchiver.evidence.sqlitequestions import bounds
+
+ASKED = StoreMs(100_000)
+ALL = KeyRange()
+
+
+def entries(count: int, *, prefix: str = "k") -> list[Entry]:
+    return [version(f"{prefix}{n:06}", f"v{n}", n * 1000, latest=True, size=n) for n in range(count)]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[SqliteIndex]:
+    opened = SqliteIndex(tmp_path / "index.db")
+    yield opened
+    opened.close()
+
+
+# --- files -----------------------------------------------------------------------------------------------
+
+
+def test_everything_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
+    index = SqliteIndex(tmp_path / "index.db")
+    index.ingest(ALL, entries(10), asked=ASKED)
+    index.complete_upload("later", "v1", StoreMs(5))
+    index.observe(Observation(ASKED, "scan", "{}"))
+    told = [*index.as_of(ASKED)], index.unshipped(keys_max=99), index.observations(), index.changes
+    index.close()
+    again = SqliteIndex(tmp_path / "index.db")
+    assert ([*again.as_of(ASKED)], again.unshipped(keys_max=99), again.observations(), again.changes) == told
+    again.ingest(KeyRange("later"), [version("later", "v1", 1, etag="e-2", latest=True)], asked=ASKED)
+    assert again.history("later")[0].placed.begin == 5
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "content", [b"no database at all, but long enough to be looked at" * 200, b"SQLite format 3\0xx"]
+)
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "index.db"
+    path.write_bytes(content)
+    with pytest.raises(IndexForeign):
+        open_index(path)
+    assert path.read_bytes() == content
+
+
+def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE theirs (x)")
+    other.close()
+    before = path.read_bytes()
+    with pytest.raises(IndexForeign, match="another program"):
+        open_index(path)
+    assert path.read_bytes() == before
+
+
+def test_an_index_of_another_release_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    open_index(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version=77")
+    db.close()
+    with pytest.raises(IndexForeign, match="schema 77, this release reads 1"):
+        open_index(path)
+
+
+def test_a_folder_that_is_not_there_is_no_traceback(tmp_path: Path) -> None:
+    with pytest.raises(IndexUnavailable):
+        open_index(tmp_path / "missing" / "index.db")
+
+
+# --- listings that end badly, and crashes ------------------------------------------------------------------
+
+
+def test_a_listing_that_fails_on_its_way_changes_nothing(index: SqliteIndex) -> None:
+    index.ingest(ALL, entries(5), asked=ASKED)
+    before = [*index.as_of(ASKED)], index.changes
+
+    def failing() -> Iterator[Entry]:
+        yield version("a", "v1", 5, latest=True)
+        raise StoreMisbehaves("a page was cut off")
+
+    with pytest.raises(StoreMisbehaves, match="cut off"):
+        index.ingest(ALL, failing(), asked=StoreMs(ASKED + 1))
+    assert ([*index.as_of(ASKED)], index.changes) == before
+
+
+def test_a_key_outside_of_the_range_is_refused(index: SqliteIndex) -> None:
+    with pytest.raises(StoreMisbehaves, match="'b'"):
+        index.ingest(KeyRange("a", "a"), [version("a"), version("b")], asked=ASKED)
+    assert index.history("a") == ()
+
+
+_CRASHING = """
+import os, sys
+from pathlib import Path
+from tests.evidence.test_sqlite_index import ALL, ASKED, entries
+from walarchiver.evidence import sqliteingest
+from walarchiver.evidence.sqliteindex import SqliteIndex
+steps = int(sys.argv[2])
+cover = sqliteingest.cover
+def dying(*given):
+    global steps
+    cover(*given)
+    steps -= 1
+    if steps == 0:
+        os._exit(9)
+sqliteingest.cover = dying
+SqliteIndex(Path(sys.argv[1]), rows_at_once=100).ingest(ALL, entries(1000), asked=ASKED)
+"""
+
+
+@pytest.mark.parametrize("steps", [1, 4, 10])
+def test_a_crash_leaves_whole_steps_and_the_same_listing_does_the_rest(tmp_path: Path, steps: int) -> None:
+    path = tmp_path / "index.db"
+    done = subprocess.run([sys.executable, "-c", _CRASHING, str(path), str(steps)], check=False)
+    assert done.returncode == 9
+    index = SqliteIndex(path)
+    assert [row.entry for row in index.as_of(StoreMs(10**9))] == entries(1000)[: (steps - 1) * 100]
+    told = index.ingest(ALL, entries(1000), asked=ASKED)
+    assert (told.added, told.gone) == (1000 - (steps - 1) * 100, 0)
+    assert [row.entry for row in index.as_of(StoreMs(10**9))] == entries(1000)
+    assert index.unshipped(keys_max=2000) == tuple(entry.key for entry in entries(1000))
+    index.close()
+
+
+# --- at the same time --------------------------------------------------------------------------------------
+
+
+def test_a_reader_keeps_the_state_that_it_began_with(index: SqliteIndex) -> None:
+    index.ingest(ALL, entries(3000), asked=ASKED)
+    reading = index.as_of(StoreMs(10**9))
+    first = next(reading)
+    index.ingest(ALL, [], asked=StoreMs(ASKED + 1))
+    assert [first.entry, *(row.entry for row in reading)] == entries(3000)
+    assert index.totals(StoreMs(10**9)).objects == 0
+
+
+def test_threads_write_and_read_beside_one_another(index: SqliteIndex) -> None:
+    faults: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(20):
+                name = f"t{number}-"
+                index.ingest(KeyRange(name, f"{name}\uffff"), entries(turn, prefix=name), asked=StoreMs(turn))
+                assert index.totals(StoreMs(10**9), prefix=name).objects == turn
+        except BaseException as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    assert index.totals(StoreMs(10**9)).objects == 4 * 19
+
+
+_READING = """
+import json, sys
+from pathlib import Path
+from walarchiver.core.version import StoreMs
+from walarchiver.evidence.openindex import open_index
+index = open_index(Path(sys.argv[1]))
+print(json.dumps([index.totals(StoreMs(10**9)).objects, index.changes]), flush=True)
+sys.stdin.readline()
+index.complete_upload("other", "v1", StoreMs(7))
+print(json.dumps([index.totals(StoreMs(10**9)).objects, index.changes]), flush=True)
+index.close()
+"""
+
+
+def test_another_process_reads_and_writes_while_this_one_has_it_open(
+    index: SqliteIndex, tmp_path: Path
+) -> None:
+    index.ingest(ALL, entries(5), asked=ASKED)
+    command = [sys.executable, "-c", _READING, str(tmp_path / "index.db")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        first = json.loads(other.stdout.readline())
+        index.ingest(ALL, entries(7), asked=StoreMs(ASKED + 1))
+        other.stdin.write("\n")
+        other.stdin.flush()
+        second = json.loads(other.stdout.readline())
+    assert (first[0], second[0]) == (5, 7)
+    assert second[1] > first[1]
+    index.ingest(KeyRange("other"), [version("other", "v1", 1, etag="e-2")], asked=StoreMs(ASKED + 2))
+    assert index.history("other")[0].placed.begin == 7
+
+
+# --- very much at once -------------------------------------------------------------------------------------
+
+
+def test_after_very_much_at_once_the_index_by_time_is_made_with_the_scan(tmp_path: Path) -> None:
+    index = SqliteIndex(tmp_path / "index.db")
+    for turn in range(3):
+        many = entries(30_000, prefix=f"p{turn}-")
+        index.ingest(KeyRange(f"p{turn}-", f"p{turn}-~"), many, asked=ASKED)
+    assert not has_by_begin(tmp_path), "put off"
+    late = StoreMs(29_998_500)
+    changed = [change.key for change in index.diff(late, StoreMs(10**9))]
+    assert changed == [f"p{turn}-029999" for turn in range(3)]
+    index.observe(Observation(ASKED, "scan", "{}"))
+    assert has_by_begin(tmp_path)
+    assert [change.key for change in index.diff(late, StoreMs(10**9))] == changed
+    index.close()
+
+
+def has_by_begin(folder: Path) -> bool:
+    db = sqlite3.connect(folder / "index.db")
+    found = db.execute("SELECT 1 FROM sqlite_master WHERE name='by_begin'").fetchone()
+    db.close()
+    return found is not None
+
+
+def test_questions_take_the_way_that_they_are_meant_to(tmp_path: Path) -> None:
+    """A whole bucket is read in the order of keys, a difference by time; SQLite might choose otherwise."""
+    from walarchiver.evidence import sqlitequestions as q
+
+    index = SqliteIndex(tmp_path / "index.db")
+    index.close()
+    db = sqlite3.connect(tmp_path / "index.db")
+    named: dict[str, int | bytes] = {"earlier": 1, "later": 2, "first": b"", "end": b"\xff"}
+
+    def plan(sql: str, values: Sequence[int | bytes] | Mapping[str, int | bytes]) -> str:
+        return " ".join(line[3] for line in db.execute(f"EXPLAIN QUERY PLAN {sql}", values))
+
+    for sql in (q._AS_OF, q._TOTALS):
+        told = plan(sql, (b"", b"\xff", 1, 1))
+        assert "USING PRIMARY KEY" in told
+        assert "TEMP B-TREE" not in told
+    told = plan(q._DIFF, named)
+    assert "by_begin" in told
+    assert "SCAN v" not in told
+    assert "by_begin" in plan(q._BOUNDARY, (1, 2, b"", b"\xff"))
+    db.close()
+
+
+def test_a_listing_larger_than_memory_may_hold_is_sorted_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from walarchiver.evidence import spool as module
+
+    monkeypatch.setattr(module, "_PIECE", 70)
+    monkeypatch.setattr(module, "_BITE", 10)
+    facts = facts_of(version(), lambda _name: 1)
+    keys = [b"%04d" % (n * 37 % 1000) for n in range(1000)]
+    spool = Spool(tmp_path, ((key, facts) for key in keys))
+    assert [key for key, _ in spool.groups()] == sorted(keys)
+    assert (spool.count, list(tmp_path.iterdir())) == (1000, [])
+    spool.close()
+
+
+# --- rows --------------------------------------------------------------------------------------------------
+
+texts = st.one_of(
+    st.sampled_from(["", *IDS, "D41D8CD98F00B204E9800998ECF8427E", "d41d8cd98f00b204e9800998ecf8427e-0012"]),
+    st.from_regex(r"[0-9a-f]{32}(-[0-9]{1,12})?", fullmatch=True),
+    st.text(st.characters(codec="utf-8"), max_size=40),
+)
+
+
+@given(texts, texts.filter(bool), st.booleans(), st.integers(0, 5 * 2**40))
+def test_what_a_listing_says_survives_being_kept_short(
+    etag: str, version_id: str, latest: bool, size: int
+) -> None:
+    entry = Entry("k", version_id, EntryKind.VERSION, StoreMs(7), size, etag, "STANDARD", latest)
+    assert entry_of("k", facts_of(entry, lambda _name: 1), lambda _number: "STANDARD") == entry
+
+
+@given(st.data())
+def test_rows_survive_being_kept(data: st.DataObject) -> None:
+    names = ["", "STANDARD", "GLACIER", "own class"]
+    listed = data.draw(entries_of("k"))
+    rows = absorb([], listed, asked=ASKED, covered=None).rows
+    stored = stored_rows(rows, names.index)
+    assert tuple(row_of("k", row, names.__getitem__) for row in reversed(stored)) == rows
+    facts = [facts_of(entry, names.index) for entry in listed]
+    short = simple(facts, ASKED)
+    assert short is None or short == stored
+    if is_unchanged(facts, stored):
+        assert absorb(rows, listed, asked=StoreMs(ASKED + 1), covered=ASKED).rows == rows
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=3), st.text(st.characters(codec="utf-8"), max_size=5))
+def test_a_prefix_bounds_exactly_the_keys_that_begin_with_it(prefix: str, key: str) -> None:
+    for name in (key, prefix + key):
+        first, end = bounds(prefix)
+        assert (first <= name.encode() < end) is name.startswith(prefix)
+
+
+# --- with parts --------------------------------------------------------------------------------------------
+
+
+def test_a_large_index_is_opened_with_parts_and_keeps_its_answers(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    small = open_index(path)
+    assert isinstance(small, SqliteIndex) and not isinstance(small, ParquetIndex)
+    small.ingest(ALL, entries(500), asked=ASKED)
+    answers = [*small.as_of(StoreMs(250_000))], small.totals(StoreMs(250_000)), small.unshipped(keys_max=600)
+    small.close()
+    large = open_index(path, parquet_from_rows=400)
+    assert isinstance(large, ParquetIndex)
+    large.merge()
+    assert large.rows_here == 0
+    assert (
+        [*large.as_of(StoreMs(250_000))],
+        large.totals(StoreMs(250_000)),
+        large.unshipped(keys_max=600),
+    ) == answers
+    large.close()
+    again = open_index(path)
+    assert isinstance(again, ParquetIndex), "once there are parts they are used"
+    again.ingest(KeyRange("k000007", "k000007"), [marker("k000007", "m", 300_000)], asked=StoreMs(400_000))
+    assert again.totals(StoreMs(250_000)).objects == answers[1].objects, (
+        "covered from 300 on, and gone only now"
+    )
+    assert again.totals(StoreMs(300_000)).objects == 300
+    again.close()
+
+
+def test_parts_that_nobody_names_are_removed_by_the_next_merge_but_one(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    index = ParquetIndex(path, part_rows=100)
+    index.ingest(ALL, entries(300), asked=ASKED)
+    index.merge()
+    first = sorted(file.name for file in folder_of(path).iterdir())
+    assert len(first) == 3
+    (folder_of(path) / "99999999.parquet").write_bytes(b"left by a crash")
+    reading = index.as_of(StoreMs(10**9))
+    next(reading)
+    index.ingest(
+        KeyRange("k000001", "k000001"), [version("k000001", "new", 5, latest=True)], asked=StoreMs(ASKED + 1)
+    )
+    index.merge()
+    second = sorted(file.name for file in folder_of(path).iterdir())
+    assert set(first) < set(second), "who reads keeps his"
+    assert len(list(reading)) == 299
+    index.merge()
+    third = {file.name for file in folder_of(path).iterdir()}
+    assert third == set(second) - {first[0]}, "the part that was written anew"
+    index.close()
+
+
+def test_a_part_that_is_lost_is_an_error_and_no_absence(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    index = ParquetIndex(path)
+    index.ingest(ALL, entries(10), asked=ASKED)
+    index.merge()
+    for file in folder_of(path).iterdir():
+        file.unlink()
+    with pytest.raises(IndexUnavailable, match="part"):
+        index.totals(StoreMs(10**9))
+    with pytest.raises(IndexUnavailable, match="part"):
+        index.history("k000001")
+    index.close()
