@@ -162,6 +162,7 @@ def test_restore_refuses_before_it_writes(scenes: Scenes) -> None:
     told = scene.call(*scene.restore_words("latest", dry, "--dry-run"), config=config)
     assert told.exit_status == 0
     assert told.json["verdict"] == "reachable"
+    assert told.json["duration"]["parts"].keys() == {"files", "wal_fetch", "replay"}
     assert not dry.exists()
 
     nowhere = made(scene.stage.folder / "nothing-here")
@@ -225,7 +226,13 @@ def test_any_other_custodian_restores_everything_too(scenes: Scenes) -> None:
     scene.archive_all()
     scene.close()
     into = scene.stage.folder / "r"
-    told = scene.restore("latest", into, config=scene.reader(custodian="bob"))
+    config = scene.reader(custodian="bob")
+    before = scene.json("plan", "--at", "latest", config=config)["duration"]["parts"]
+    assert {part["measured"] for part in before.values()} == {None}
+    told = scene.restore("latest", into, config=config)
+    after = scene.json("plan", "--at", "latest", config=config)["duration"]["parts"]
+    assert after["files"]["measured"]["bytes"] == after["files"]["bytes"] == before["files"]["bytes"]
+    assert all(part["measured"] for part in after.values()), "a restore was measured here"
     try:
         psql = [str(scene.cluster.bin_dir / "psql"), "-XAt", told["dsn"], "-c", "SELECT count(*) FROM t"]
         shown = subprocess.run(psql, capture_output=True, text=True, env=environment(), check=True).stdout
