@@ -326,5 +326,5 @@ def test_with_the_index_every_answer_is_the_same_word_for_word(seed: int) -> Non
     targets += [AtLsn(backup.stop_lsn) for backup in world.backups[:2]]
     for target in (*targets, *_targets(world, random)):
         for policy in ("exclude", "include"):
-            decision = decide(view, target, plain, disputed=policy)  # type: ignore[arg-type]
-            assert decide(view, target, index, disputed=policy) == decision  # type: ignore[arg-type]
+            decision = decide(view, target, plain, disputed=policy)
+            assert decide(view, target, index, disputed=policy) == decision

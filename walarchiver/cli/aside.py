@@ -124,8 +124,8 @@ def ask(context: Context, args: argparse.Namespace, purpose: str, *, stdout_is_t
 def show_dry_run(asked: Asked) -> int:
     """The plan and what it takes."""
     found = asked.found
-    document = plan_document(found.decision, found.view, requested=found.understood)
-    text = plan_text(found.decision, found.view, requested=found.understood)
+    document = plan_document(found.decision, found.view, requested=found.understood, duration=found.duration)
+    text = plan_text(found.decision, found.view, requested=found.understood, duration=found.duration)
     asked.context.result(
         f"{text.rstrip()}\n{asked.estimate}", {**document, "bytes_on_disk": asked.needed, "dry_run": True}
     )
