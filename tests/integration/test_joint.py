@@ -121,6 +121,14 @@ def test_database_and_bucket_come_back_together_to_one_second(
     config = scene.reader()
     target = application.bucket
 
+    told = scene.json("plan", "--at", format_rfc3339(at), config=config)
+    assert told["bucket"]["verdict"] == "unknown"  # no index on that machine yet
+    scene.json("catalog", "rebuild", config=config)
+    scene.json("bucket", "scan", config=config)
+    told = scene.json("plan", "--at", format_rfc3339(at), config=config)
+    assert (told["bucket"]["verdict"], told["bucket"]["versions"]) == ("complete", 5)
+    assert told["undone"]["object_versions"] == 4  # changed, new, and two that were deleted
+
     control, alone = restored(application, at, scene.stage.folder / "alone", config=config)
     assert control == 0
     dangling = [key for key in alone["rows"] if key not in application.holds(target)]

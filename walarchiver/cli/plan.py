@@ -11,6 +11,7 @@ from restore.core.plandocument import plan_document
 from restore.core.plantext import plan_text
 from walarchiver.assembly import Host
 from walarchiver.cli.asking import Answer, add_question, answer, plan_of
+from walarchiver.cli.bucketpart import bucket_part, with_bucket
 from walarchiver.cli.context import Context
 from walarchiver.core.moment import format_rfc3339
 from walarchiver.errors import (
@@ -71,14 +72,14 @@ def show(context: Context, host: Host, found: Answer) -> int:
         )
         return refusal.exit_status
     plan = plan_of(host, found, None, Path("walarchiver-hook"))
-    context.result(
-        plan_text(
-            found.decision,
-            found.view,
-            requested=found.understood,
-            settings=plan.settings,
-            duration=found.duration,
-        ),
+    text = plan_text(
+        found.decision,
+        found.view,
+        requested=found.understood,
+        settings=plan.settings,
+        duration=found.duration,
+    )
+    document: dict[str, object] = dict(
         plan_document(
             found.decision,
             found.view,
@@ -86,8 +87,13 @@ def show(context: Context, host: Host, found: Answer) -> int:
             settings=plan.settings,
             keys=plan.keys,
             duration=found.duration,
-        ),
+        )
     )
+    part = bucket_part(host, found)
+    if part is not None:
+        text = "\n".join((text.rstrip("\n"), *part.lines))
+        document = with_bucket(document, part)
+    context.result(text, document)
     return 0
 
 
