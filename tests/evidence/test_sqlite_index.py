@@ -223,6 +223,27 @@ def test_another_process_reads_and_writes_while_this_one_has_it_open(
     assert index.history("other")[0].placed.begin == 7
 
 
+# --- the ends of intervals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_a_removal_is_a_change_up_to_the_very_moment_at_which_it_was_missed(
+    tmp_path: Path, is_merged: bool
+) -> None:
+    index = ParquetIndex(tmp_path / "index.db")
+    index.ingest(ALL, [version("k", "v1", 1000, latest=True)], asked=StoreMs(5000))
+    index.ingest(ALL, [], asked=StoreMs(9000))
+    if is_merged:
+        index.merge()
+    assert [change.key for change in index.diff(StoreMs(8999), StoreMs(9000))] == ["k"]
+    assert [change.key for change in index.diff(StoreMs(999), StoreMs(1000))] == ["k"]
+    assert list(index.diff(StoreMs(1000), StoreMs(8999))) == []
+    assert list(index.diff(StoreMs(9000), StoreMs(9999))) == []
+    doubtful = [bool([*index.uncertain(StoreMs(at))]) for at in (1999, 2000, 5000, 5001, 8999, 9000)]
+    assert doubtful == [True, False, False, True, True, False]
+    index.close()
+
+
 # --- very much at once -------------------------------------------------------------------------------------
 
 
