@@ -178,6 +178,17 @@ def test_a_write_is_made_once_whatever_becomes_of_its_answer(
     assert model_of(modelled).faults.unused == 0
 
 
+@pytest.mark.parametrize("fault", [faults.LoseAnswer(), faults.RefuseAfter("InternalError")])
+def test_a_write_on_whatever_is_there_is_made_once_too(modelled: Evidence, fault: faults.Fault) -> None:
+    """Without a condition a repeat would not be refused by the store."""
+    modelled.put("k", b"before")
+    model_of(modelled).faults.script(fault, operation="PutObject")
+    made = modelled.open().put(modelled.key("k"), b"ours")
+    after = modelled.listed("k")
+    assert len(after) == 2
+    assert after[0].version_id == made.version_id
+
+
 @pytest.mark.parametrize("done", [False, True])
 def test_an_error_inside_a_200_is_not_taken_for_a_copy(modelled: Evidence, done: bool) -> None:
     _three_versions(modelled)
@@ -244,12 +255,12 @@ def test_somebody_who_writes_after_our_lost_answer_is_not_overwritten(modelled: 
     key, app, model = modelled.key("k"), app_of(modelled), model_of(modelled)
     model.faults.script(faults.LoseAnswer(), operation="PutObject")
     model.faults.script(
-        faults.Meanwhile(lambda: app.put(key, b"theirs")), operation="ListObjectVersions", after=1
+        faults.Meanwhile(lambda: app.put(key, b"them")), operation="ListObjectVersions", after=1
     )
     with pytest.raises(BucketChanged):
         _put(modelled, modelled.open())
     contents = [entry.body.content() for entry in app.history(key)]
-    assert contents[:2] == [b"theirs", b"ours"]
+    assert contents[:2] == [b"them", b"ours"]
     assert len(contents) == 5
 
 
