@@ -35,10 +35,12 @@ from walarchiver.evidence.sqliteindex import SqliteIndex
 DAY_MS = 86_400_000
 BEGAN = 1_780_000_000_000
 DAYS = 90
+_SECONDS = DAYS * 86_400
 FOLDERS = 1_400
 SHARD = 20_000
 REFERENCES = 68_000
 EVENTS = 2_000
+AGAIN_MAX = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -62,33 +64,22 @@ class Bucket:
 
     def entries(self, number: int) -> list[Entry]:
         """Newest first."""
-        chance = Random(number)
-        count = 1 if number % 2 else 2
-        times = sorted(
-            (BEGAN + chance.randrange(DAYS * DAY_MS // 1000) * 1000 for _ in range(count)), reverse=True
-        )
+        digest = hashlib.sha512(b"%d" % number)
+        chance, key = int.from_bytes(digest.digest()[:16], "big"), self.key(number)
+        seconds = [chance % _SECONDS] if number % 2 else [chance % _SECONDS, (chance >> 40) % _SECONDS]
+        # 2 % of all entries: 3 % of keys, which have 1.5 entries, end in a marker.
+        is_deleted = number % 100 < 3
         found = []
-        for turn, modified in enumerate(times):
-            digest = hashlib.md5(b"%d %d" % (number, turn), usedforsecurity=False).hexdigest()
-            # 2 % of all entries: 3 % of keys, which have 1.5 entries, end in a marker.
-            if turn == 0 and number % 100 < 3:
-                found.append(
-                    Entry(self.key(number), digest, EntryKind.MARKER, StoreMs(modified), 0, "", "", True)
-                )
+        text = digest.hexdigest()
+        for turn, second in enumerate(sorted(seconds, reverse=True)):
+            at, name = StoreMs(BEGAN + second * 1000), text[turn * 32 : turn * 32 + 32]
+            etag = text[turn * 32 + 64 : turn * 32 + 96]
+            if turn == 0 and is_deleted:
+                found.append(Entry(key, name, EntryKind.MARKER, at, 0, "", "", True))
             else:
-                size = 1000 + chance.randrange(5_000_000)
-                found.append(
-                    Entry(
-                        self.key(number),
-                        digest,
-                        EntryKind.VERSION,
-                        StoreMs(modified),
-                        size,
-                        digest[::-1],
-                        "STANDARD",
-                        turn == 0,
-                    )
-                )
+                size = 1000 + (chance >> 80) % 5_000_000
+                kind = EntryKind.VERSION
+                found.append(Entry(key, name, kind, at, size, etag, "STANDARD", turn == 0))
         return found
 
     def shards(self) -> Iterator[tuple[KeyRange, list[Entry]]]:
@@ -206,14 +197,15 @@ def run(make: Callable[[Path], VersionIndex], versions: int, parent: Path | None
         watch.add("finish the indexes", time.perf_counter() - began, time.process_time() - spent)
         mark_all_shipped(index, watch)
         index.close()
-        rows = sum(len(bucket.entries(number)) for number in range(1000)) / 1000 * bucket.keys
+        rows = bucket.keys * 3 // 2
         watch.add("size", 0, 0, f"{size_of(folder) / rows:.0f} bytes a version")
         drop_caches(folder)
         index = make(folder)
         questions(index, bucket, watch, "cold")
         questions(index, bucket, watch, "warm")
         references(index, bucket, watch)
-        take_over(index, bucket, watch, "take the same over again")
+        if versions <= AGAIN_MAX:
+            take_over(index, bucket, watch, "take the same over again")
         events(index, bucket, watch)
         index.close()
     finally:
