@@ -19,6 +19,7 @@ import pytest
 from restore import restoring
 from restore.unpack import Unpacker
 from restore.workplace import Workplace
+from tests.kit.chance import RealClock
 from walarchiver.assembly import Archive
 from walarchiver.cli import restore
 from walarchiver.cli.context import Context
@@ -33,14 +34,14 @@ def job(context: Context, place: Workplace) -> restore._Job:
     played = SimpleNamespace(
         context=context,
         place=place,
-        host=None,
+        host=SimpleNamespace(clock=RealClock()),
         owner=None,
         plan=SimpleNamespace(id="p-1", backup="b-1", major=15),
         found=SimpleNamespace(
             archive=None,
             requested="noon",
             understood=SimpleNamespace(text="noon"),
-            decision=SimpleNamespace(reason="because"),
+            decision=SimpleNamespace(reason="because", backup=SimpleNamespace(raw=1000)),
         ),
         args=SimpleNamespace(bin_dir=None, timeout=1),
     )
@@ -55,7 +56,7 @@ def test_the_commands_to_go_on_with_survive_a_shell() -> None:
     )
     bin_dir = Path("/usr/lib/postgresql/15 beta/bin")
     commands = commands_of(place, context.config, owner="a user", bin_dir=bin_dir)
-    assert restore._tell_how_to_start(job(context, place), commands, 1.0) == 0
+    assert restore._tell_how_to_start(job(context, place), commands, 1.0, None) == 0
     serve, start = (line.strip().removesuffix(" &") for line in out.getvalue().splitlines()[2:4])
     assert shlex.split(serve)[1:] == [
         "--config",
