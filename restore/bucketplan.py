@@ -42,7 +42,6 @@ from restore.core.bucketlines import (
     store_time,
 )
 from restore.core.bucketstate import (
-    BLOCKING,
     Origin,
     Want,
     holding_of,
@@ -206,7 +205,7 @@ def _check_listing(index: VersionIndex, url: str, prefix: str, moment: StoreMs, 
 
 
 def _has_line(action: Action) -> bool:
-    return action.kind is not Kind.NOTHING or any(flag in BLOCKING for flag in action.flags)
+    return action.kind is not Kind.NOTHING or bool(action.flags)
 
 
 def read_plan(path: Path) -> BucketPlan:
