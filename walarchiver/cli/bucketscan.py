@@ -141,9 +141,10 @@ def teller(context: Context, clock: Clock) -> Callable[[Progress], None]:
     first: int | None = None
 
     def tell(now: Progress) -> None:
-        nonlocal told_s, first
-        first = now.entries if first is None else first
+        nonlocal began_s, told_s, first
         at_s = clock.monotonic_s()
+        if first is None or now.entries < first:  # it begins, or begins anew
+            first, began_s = now.entries, at_s
         if at_s - told_s < _TELL_EVERY_S:
             return
         told_s = at_s

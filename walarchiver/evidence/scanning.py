@@ -32,6 +32,8 @@ _FOLDERS_MAX = 64
 _CUTS_MAX = 100
 """Entries at the end of a part among which a place to cut is looked for."""
 _POLL_S = 0.5
+_ENDING_S = 1.0
+"""How long who ends it waits for a worker to put its part away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ class Scan:
     _faults: list[WalarchiverError] = field(default_factory=list)
     _lost: bool = False
     """Seen by a part that was not listed carefully."""
+    _under_way: int = 0
+    """Entries of parts that are not in the index yet."""
     _added: int = 0
     _gone: int = 0
     _revived: int = 0
@@ -149,13 +153,12 @@ class Scan:
         """All shards. A bucket of one shard is cut by its folders once it turns out not to be small."""
         check = CrossCheck(self.bucket, self.index, self._stopped)
         if len(place.shards) == 1:
-            self._part(place, place.shards[0], check)
-            self._tell(place, expected)
+            self._together(place, check, expected, parts=1)
             left = place.shards[0].left
             if left is not None and not self._given_up(place):
                 place.shards = [Shard(keys, keys.first) for keys in self._cut(place.prefix, left)]
         if not self._given_up(place):
-            self._together(place, check, expected)
+            self._together(place, check, expected, parts=None)
 
     def _cut(self, prefix: str, left: KeyRange) -> tuple[KeyRange, ...]:
         folders = self.bucket.list_folders(prefix)
@@ -167,11 +170,11 @@ class Scan:
         """Whether what is done so far has to be done again with more care."""
         return self._lost and not place.carefully
 
-    def _together(self, place: Place, check: CrossCheck, expected: int | None) -> None:
-        """Workers take shards until none is left; this thread waits, tells and hears Ctrl-C."""
+    def _together(self, place: Place, check: CrossCheck, expected: int | None, *, parts: int | None) -> None:
+        """Workers take shards until none is left, `parts` of each; this thread waits, tells, hears Ctrl-C."""
         shards = [shard for shard in place.shards if shard.left is not None]
         workers = [
-            threading.Thread(target=self._worker, args=(place, check), name="bucket-scan", daemon=True)
+            threading.Thread(target=self._worker, args=(place, check, parts), name="bucket-scan", daemon=True)
             for _ in range(min(self.options.listings, len(shards)))
         ]
         for shard in shards:
@@ -186,15 +189,18 @@ class Scan:
                 self._tell(place, expected)
         except BaseException:
             self._stop.set()
+            workers[0].join(_ENDING_S)
             raise
         if self._faults:
             raise self._faults[0]
 
-    def _worker(self, place: Place, check: CrossCheck) -> None:
+    def _worker(self, place: Place, check: CrossCheck, parts: int | None) -> None:
         try:
             while (shard := self._work.get()) is not None:
-                while shard.left is not None and not self._given_up(place):
+                left = parts
+                while shard.left is not None and left != 0 and not self._given_up(place):
                     self._part(place, shard, check)
+                    left = None if left is None else left - 1
         except _Finished:
             pass
         except WalarchiverError as fault:
@@ -219,6 +225,7 @@ class Scan:
             shard.next_key = None if keys.last == shard.keys.last else behind(keys.last or "")
             place.keys += len(part.histories)
             place.entries += count
+            self._under_way -= len(entries)
             self._added += done.added
             self._gone += done.gone
             self._revived += done.revived
@@ -234,10 +241,14 @@ class Scan:
         for page in self.bucket.list_entries(left, page_entries=self.options.page_entries):
             self._stopped()
             entries += page
+            with self._lock:
+                self._under_way += len(page)
             if len(entries) >= wanted:
                 cut = self._place_to_cut(entries)
                 if cut is not None:
                     whole = [entry for entry in entries if entry.key <= cut]
+                    with self._lock:
+                        self._under_way -= len(entries) - len(whole)
                     return whole, replace(left, last=cut)
                 wanted = len(entries) + self.options.part_entries // 4
         return entries, left
@@ -267,5 +278,5 @@ class Scan:
 
     def _tell(self, place: Place, expected: int | None) -> None:
         with self._lock:
-            now = Progress(place.keys, place.entries, expected)
+            now = Progress(place.keys, place.entries + self._under_way, expected)
         self.progress(now)
