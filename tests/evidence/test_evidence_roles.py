@@ -1,4 +1,4 @@
-"""The rights of deploy/policies/evidence-*.json suffice for listing, restoring and undeleting, and no more."""
+"""The rights of deploy/policies/evidence-*.json suffice to list, restore and undelete, and for no more."""
 
 from __future__ import annotations
 
