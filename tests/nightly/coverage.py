@@ -100,6 +100,9 @@ def measured(pieces: Sequence[str], *, limit_s: float = PIECE_S) -> Measured:
             except subprocess.TimeoutExpired:
                 interrupt(program)
                 status = -1
+            except KeyboardInterrupt:
+                interrupt(program)
+                raise
             if status:
                 failed.append(piece)
         report = Path(name, "report.json")
