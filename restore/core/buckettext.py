@@ -54,6 +54,7 @@ class Digest:
     tally: Tally
     listed: dict[Kind, list[Action]] = field(default_factory=dict)
     flagged: list[Action] = field(default_factory=list)
+    flagged_found: int = 0
 
     def add(self, action: Action) -> None:
         self.tally.add(action)
@@ -61,8 +62,10 @@ class Digest:
             listed = self.listed.setdefault(action.kind, [])
             if len(listed) < LISTED_MAX:
                 listed.append(action)
-        elif action.flags and len(self.flagged) < LISTED_MAX:
-            self.flagged.append(action)
+        elif action.flags:
+            self.flagged_found += 1
+            if len(self.flagged) < LISTED_MAX:
+                self.flagged.append(action)
 
 
 def status_of(tally: Tally) -> int:
@@ -98,7 +101,7 @@ def plan_text(header: PlanHeader, digest: Digest, *, next_step: str) -> str:
     if digest.flagged:
         lines += ["", "flagged:"]
         lines += [_flagged_line(action) for action in digest.flagged[:SHOWN_MAX]]
-        lines += _more(sum(tally.flagged.values()), min(len(digest.flagged), SHOWN_MAX))
+        lines += _more(digest.flagged_found, min(len(digest.flagged), SHOWN_MAX))
     lines += ["", *cost_lines(tally), "", next_step]
     return "\n".join(lines) + "\n"
 

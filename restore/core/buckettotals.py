@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from restore.core.bucketactions import Action, Kind
+from restore.core.wording import counted
 
 PART_BYTES = 512 * 1024**2
 """A copy in parts is estimated with parts of this size."""
@@ -92,7 +93,7 @@ def cost_lines(tally: Tally) -> list[str]:
     thawed = tally.kinds.get(Kind.THAW)
     if thawed is not None:
         lines.append(
-            f"{thawed.keys:,} versions ({thawed.bytes:,} bytes) lie in an archive tier: retrieval is charged "
+            f"in an archive tier: {counted(thawed.keys, 'version')} ({thawed.bytes:,} bytes); retrieval is charged "
             "by the GB, and takes 3 to 5 hours from GLACIER, up to 12 from DEEP_ARCHIVE (standard tier)"
         )
     return lines
