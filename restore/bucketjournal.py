@@ -7,6 +7,8 @@ Rules:
   and in the sink before the store is asked: it is all that remembers the marker if the index is lost, too.
 - The lines of one piece (between two `piece` lines) go to the sink as they are, numbered from 0; a piece
   whose arrival was not noted is sent again, the same bytes under the same number.
+- A sink that fails stops nothing but the removal of markers: its pieces wait in the file, nothing more is
+  sent, and `send_rest` tries once more at the end. So does whoever opens the journal again.
 - A line that a crash cut off is dropped: what it told of is found out again from the bucket.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,11 +26,12 @@ from typing import Protocol
 
 from restore.core.bucketactions import Kind, Marker
 from restore.core.bucketlines import marker_of
-from walarchiver.errors import Locked, MalformedObject
+from walarchiver.errors import Locked, MalformedObject, WalarchiverError
 from walarchiver.format.canonical import JsonValue, canonical_json, parse_canonical
 from walarchiver.format.fields import Fields
 
 PIECE_BYTES_MAX = 16 * 1024**2
+_INTENT_LINE = re.compile(rb'^\{"intent":', re.MULTILINE)
 
 
 class JournalSink(Protocol):
@@ -103,6 +107,10 @@ class Journal:
         self._piece: list[bytes] = []
         self._piece_bytes = 0
         self._number = 0
+        self._waiting: set[int] = set()
+        """Pieces that the sink has not got although it was to."""
+        self.sink_failure: WalarchiverError | None = None
+        """Why the sink has not got everything."""
         self._final = bytearray(actions)
         self._intended: dict[int, set[str]] = {}
         self.resumed = path.exists() and path.stat().st_size > 0
@@ -158,9 +166,18 @@ class Journal:
                 self._flush()
 
     def flush(self) -> None:
-        """Make everything durable here and in the sink. Raises OSError, Store…"""
+        """Make everything durable here, and in the sink unless that fails. Raises OSError."""
         with self._lock:
             self._flush()
+
+    def send_rest(self) -> None:
+        """Send what the sink has not got; call it at the end. Raises what the sink raises."""
+        with self._lock:
+            self._flush()
+            for number, piece in _pieces(self._path) if self._waiting else ():
+                if number in self._waiting:
+                    self._send_now(number, piece)
+            self.sink_failure = None
 
     def close(self) -> None:
         self._file.close()
@@ -229,8 +246,21 @@ class Journal:
         self._piece, self._piece_bytes = [], 0
 
     def _send(self, number: int, piece: bytes) -> None:
+        self._waiting.add(number)
+        needed = _INTENT_LINE.search(piece) is not None
+        if self.sink_failure is not None and not needed:
+            return
+        try:
+            self._send_now(number, piece)
+        except WalarchiverError as failure:
+            self.sink_failure = failure
+            if needed:
+                raise
+
+    def _send_now(self, number: int, piece: bytes) -> None:
         self._sink.put(self._name, number, piece)
         self._write(canonical_json({"sent": number}) + b"\n")
+        self._waiting.discard(number)
 
     def _write(self, line: bytes) -> None:
         self._file.write(line)
@@ -242,6 +272,19 @@ def results_in(path: Path) -> Iterator[Result]:
     for fields in _lines(path):
         if fields.has("result"):
             yield _result(Fields(fields.take("result"), "journal result"))
+
+
+def _pieces(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The pieces of a journal as they were, or were to be, sent."""
+    piece: list[bytes] = []
+    with open(path, "rb") as file:
+        for line in file:
+            fields = Fields(parse_canonical(line[:-1]), "journal")
+            if fields.has("piece"):
+                yield fields.integer("piece"), b"".join(piece)
+                piece = []
+            elif fields.has("result") or fields.has("intent"):
+                piece.append(line)
 
 
 def _whole_bytes(path: Path) -> int:

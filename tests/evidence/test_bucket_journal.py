@@ -96,8 +96,10 @@ def test_a_piece_whose_answer_was_lost_is_sent_again_as_it_was(tmp_path: Path) -
     path, sink = tmp_path / "journal", Sink(forgetful=True)
     journal = opened(path, sink)
     journal.note(result(0))
+    journal.flush()
+    assert journal.sink_failure is not None
     with pytest.raises(StoreUnavailable):
-        journal.flush()
+        journal.send_rest()
     journal.close()
     sink.forgetful = False
     again = opened(path, sink)
@@ -105,6 +107,34 @@ def test_a_piece_whose_answer_was_lost_is_sent_again_as_it_was(tmp_path: Path) -
     again.flush()
     again.close()
     assert sorted(sink.pieces) == [0, 1]
+
+
+def test_a_sink_that_fails_stops_nothing_and_gets_everything_at_the_end(tmp_path: Path) -> None:
+    sink = Sink(failing=True)
+    journal = opened(tmp_path / "journal", sink)
+    for line in range(3):
+        journal.note(result(line))
+        journal.flush()
+    sink.failing = False
+    journal.note(result(3))
+    journal.flush()
+    assert sink.pieces == {}  # after a failure it is asked once more, at the end
+    journal.send_rest()
+    journal.close()
+    assert sorted(sink.pieces) == [0, 1, 2, 3]
+    assert b"".join(sink.pieces[n] for n in range(4)).count(b'"key ') == 4
+    assert journal.sink_failure is None
+
+
+def test_what_a_failed_sink_did_not_get_the_next_process_sends(tmp_path: Path) -> None:
+    path, sink = tmp_path / "journal", Sink(failing=True)
+    journal = opened(path, sink)
+    journal.note(result(0))
+    journal.flush()
+    journal.close()
+    sink.failing = False
+    opened(path, sink).close()
+    assert b'"key 0"' in sink.whole()
 
 
 def test_the_journal_of_another_plan_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restore.bucketjournal import Journal, NoSink, Outcome
+from restore.bucketjournal import Journal, Outcome
 from restore.bucketmanifest import export_manifest
 from restore.bucketplan import BucketPlan, make_plan, wants_by_name
 from restore.bucketrestore import BucketRestore, Pace, Report
@@ -39,6 +39,7 @@ from walarchiver.cli.bucketplaces import (
 )
 from walarchiver.cli.bucketreport import report_members, report_status, report_text
 from walarchiver.cli.context import Context
+from walarchiver.cli.restorejournal import send_rest, sink_of
 from walarchiver.errors import (
     BucketRestoreFailed,
     BucketVersionsLost,
@@ -319,7 +320,7 @@ def carry_out(job: BucketJob) -> Report:
         name=header.id,
         plan_sha256=plan.end.sha256,
         actions=plan.end.actions,
-        sink=NoSink(),
+        sink=sink_of(job.context, job.host, header, job.buckets.target),
     )
     restore = BucketRestore(
         plan,
@@ -338,7 +339,10 @@ def carry_out(job: BucketJob) -> Report:
         error.next_step += f"\n{_go_on(header.id)}"
         raise
     finally:
-        journal.close()
+        try:
+            send_rest(job.context, journal, plan.path.with_name(JOURNAL_FILE))
+        finally:
+            journal.close()
 
 
 def _ended(context: Context, report: Report) -> int:
