@@ -50,6 +50,10 @@ def test_the_daemon_ties_the_clocks_and_keeps_the_index(scenes: Scenes, s3_serve
             archive.repository.store.close()
 
     until(kept, "the index in the repository", patience_s=90)
+    told = scene.json("status") if scene.json("backup") and scene.archive_all() else {}
+    assert told["bucket"]["problems"] == []
+    assert told["bucket"]["kept_in_repository"] >= told["bucket"]["window"]["start"]
+    assert "restorable" in scene.call("status").stdout
     config = scene.reader()
     scene.json("catalog", "rebuild", config=config)
     assert scene.json("bucket", "as-of", "--at", "latest", config=config)["objects"] == 1

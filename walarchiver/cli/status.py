@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from walarchiver.assembly import kept_of, open_archive
+from walarchiver.bucketstatus import bucket_status
 from walarchiver.cli.asking import prove_horizon
 from walarchiver.cli.context import Context
 from walarchiver.cli.when import both_clocks
@@ -33,8 +34,16 @@ def run(context: Context, args: argparse.Namespace) -> int:
         archive.ledger.refresh()
         status = status_of(archive, host.clock, kept)
     text = status_text(status, host.settings.server.timezone)
-    context.result(text, status_document(archive, host.clock, kept))
-    return DEGRADED if status.problems else 0
+    document = status_document(archive, host.clock, kept)
+    bucket = bucket_status(host, archive)
+    problems = list(status.problems)
+    if bucket is not None:
+        problems += bucket.problems
+        shown = [*bucket.lines, *(f"problem              {problem}" for problem in bucket.problems)]
+        text = "\n".join((text, *shown))
+        document["bucket"] = bucket.members()
+    context.result(text, document)
+    return DEGRADED if problems else 0
 
 
 def status_text(status: Status, timezone: str | None) -> str:
