@@ -52,27 +52,23 @@ class ParquetIndex(SqliteIndex):
     def ingest(self, keys: KeyRange, entries: Iterable[Entry], *, asked: StoreMs) -> Ingested:
         told = super().ingest(keys, entries, asked=asked)
         if self.rows_here > self._changes_max:
-            self.merge()
+            self.merge(above=self._changes_max)
         return told
 
     def histories(self, keys: Iterable[str]) -> Iterator[tuple[str, tuple[Row, ...]]]:
         with self._file.reading() as db:
             yield from self._asking(db).several(keys)
 
-    def unship_all(self) -> None:
-        super().unship_all()
-        with self._file.writing() as db:
-            asking = self._asking(db)
-            found = asking.shelf.select(asking.parts, "DISTINCT key", "true", (), ALL, tail="ORDER BY key")
-            keys = ((key_bytes(str(key)), None) for (key,) in found)
-            db.executemany(
-                "INSERT OR REPLACE INTO pending VALUES (?, (SELECT value FROM counter WHERE name='changes'))",
-                ((key,) for key, _ in asking.visible(keys, ALL)),
-            )
-
     def close(self) -> None:
         super().close()
         self._shelf.close()
+
+    def _unship_all(self, db: sqlite3.Connection, change: int) -> None:
+        super()._unship_all(db, change)
+        asking = self._asking(db)
+        found = asking.shelf.select(asking.parts, "DISTINCT key", "true", (), ALL, tail="ORDER BY key")
+        keys = ((key_bytes(str(key)), change) for (key,) in found)
+        db.executemany("INSERT OR REPLACE INTO pending VALUES (?, ?)", asking.visible(keys, ALL))
 
     def _asking(self, db: sqlite3.Connection) -> ParquetQuestions:
         parts = tuple(Part(*line) for line in db.execute(_LIVE))
@@ -82,9 +78,12 @@ class ParquetIndex(SqliteIndex):
         return self._asking(db)
 
     # --- changes into the base
-    def merge(self) -> None:
-        """Bring the changes into the base."""
+    def merge(self, *, above: int = -1) -> None:
+        """Bring the changes into the base, if these are more than `above` rows."""
         with self._file.writing() as db:
+            (rows,) = db.execute("SELECT value FROM counter WHERE name='rows'").fetchone()
+            if rows <= above:
+                return  # another thread was faster
             named = {name for (name,) in db.execute("SELECT name FROM part WHERE is_retired=0")}
             for name in self._shelf.files():
                 if name not in named:

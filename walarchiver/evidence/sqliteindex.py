@@ -155,10 +155,11 @@ class SqliteIndex:
     def unship_all(self) -> None:
         with self._file.writing() as db:
             db.execute("UPDATE counter SET value=value+1 WHERE name='changes'")
-            db.execute(
-                "INSERT OR REPLACE INTO pending"
-                " SELECT DISTINCT key, (SELECT value FROM counter WHERE name='changes') FROM version"
-            )
+            (change,) = db.execute("SELECT value FROM counter WHERE name='changes'").fetchone()
+            self._unship_all(db, change)
+
+    def _unship_all(self, db: sqlite3.Connection, change: int) -> None:
+        db.execute("INSERT OR REPLACE INTO pending SELECT DISTINCT key, ? FROM version", (change,))
 
     @property
     def changes(self) -> int:
