@@ -94,7 +94,7 @@ def cost_lines(tally: Tally) -> list[str]:
     if thawed is not None:
         lines.append(
             f"in an archive tier: {counted(thawed.keys, 'version')} ({thawed.bytes:,} bytes); retrieval is "
-            "charged by the GB, and takes 3 to 5 hours from GLACIER, up to 12 from DEEP_ARCHIVE (standard tier)"
+            "charged by the GB, and takes 3 to 5 hours from GLACIER, up to 12 from DEEP_ARCHIVE"
         )
     return lines
 

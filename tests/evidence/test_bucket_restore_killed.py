@@ -80,15 +80,15 @@ def run_until_killed(server: TestedModel, config: Path, plan: str, *, operation:
 
 
 KILLS = [
-    *(("copy", "CopyObject", count) for count in (0, 17)),
+    ("copy", "CopyObject", 17),
     ("copy", "DeleteObject", 5),
-    ("markers", "CopyObject", 5),
-    *(("markers", "DeleteObject", count) for count in (5, 20)),
+    ("markers", "DeleteObject", 20),
 ]
 MORE = [
-    *(("copy", "CopyObject", count) for count in (1, 3, 8, 11, 23)),
+    *(("copy", "CopyObject", count) for count in (0, 1, 3, 8, 11, 23)),
     *(("copy", "DeleteObject", count) for count in (0, 11)),
-    *(("markers", "DeleteObject", count) for count in (0, 1, 11, 12, 30, 35)),
+    ("markers", "CopyObject", 5),
+    *(("markers", "DeleteObject", count) for count in (0, 1, 5, 11, 12, 30, 35)),
 ]
 
 
