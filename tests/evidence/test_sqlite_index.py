@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.evidence.listings import IDS, entries_of, marker, version
+from tests.kit.smalldisk import fill, small_disk
 from walarchiver.bucketports import KeyRange, Observation
 from walarchiver.core.keyhistory import absorb
 from walarchiver.core.version import Entry, EntryKind, StoreMs
@@ -157,6 +158,48 @@ def test_a_crash_leaves_whole_steps_and_the_same_listing_does_the_rest(tmp_path:
     index.close()
 
 
+def test_a_full_disk_takes_nothing_away_and_afterwards_all_goes_on(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 4 << 20) as disk:
+        index = SqliteIndex(disk / "index.db")
+        index.ingest(ALL, entries(100), asked=ASKED)
+        fill(disk)
+        with pytest.raises(IndexUnavailable, match="full"):
+            index.ingest(ALL, entries(5000), asked=StoreMs(ASKED + 1))
+        assert index.totals(StoreMs(10**9)).objects == 100
+        (disk / "ballast").unlink()
+        index.ingest(ALL, entries(5000), asked=StoreMs(ASKED + 2))
+        assert index.totals(StoreMs(10**9)).objects == 5000
+        index.close()
+
+
+def test_a_merge_onto_a_full_disk_leaves_the_changes_where_they_are(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 8 << 20) as disk:
+        index = ParquetIndex(disk / "index.db")
+        index.ingest(ALL, entries(3000), asked=ASKED)
+        fill(disk)
+        with pytest.raises(IndexUnavailable):
+            index.merge()
+        (disk / "ballast").unlink()
+        assert (index.rows_here, index.totals(StoreMs(10**9)).objects) == (3000, 3000)
+        index.merge()
+        assert (index.rows_here, index.totals(StoreMs(10**9)).objects) == (0, 3000)
+        index.close()
+
+
+def test_a_listing_that_cannot_be_put_aside_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from walarchiver.evidence import spool as module
+
+    monkeypatch.setattr(module, "_PIECE", 1000)
+    with small_disk(tmp_path / "disk", 1 << 20) as disk:
+        index = SqliteIndex(disk / "index.db")
+        fill(disk)
+        with pytest.raises(IndexUnavailable, match="put aside"):
+            index.ingest(ALL, entries(5000), asked=ASKED)
+        index.close()
+
+
 # --- at the same time --------------------------------------------------------------------------------------
 
 
@@ -167,6 +210,17 @@ def test_a_reader_keeps_the_state_that_it_began_with(index: SqliteIndex) -> None
     index.ingest(ALL, [], asked=StoreMs(ASKED + 1))
     assert [first.entry, *(row.entry for row in reading)] == entries(3000)
     assert index.totals(StoreMs(10**9)).objects == 0
+
+
+def test_it_can_be_opened_and_asked_while_somebody_writes_for_long(
+    index: SqliteIndex, tmp_path: Path
+) -> None:
+    index.ingest(ALL, entries(5), asked=ASKED)
+    with index._file.writing() as db:
+        db.execute("DELETE FROM version")
+        other = open_index(tmp_path / "index.db")
+        assert other.totals(StoreMs(10**9)).objects == 5
+        other.close()
 
 
 def test_threads_write_and_read_beside_one_another(index: SqliteIndex) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import duckdb
 
-from walarchiver.errors import IndexUnavailable
+from walarchiver.errors import IndexUnavailable, MalformedObject
 from walarchiver.evidence.indexrow import COLUMNS, LAST_KEY, Stored, key_bytes, key_text, packed, unpacked
 from walarchiver.evidence.parquetrows import write_table
 from walarchiver.evidence.sqlitequestions import Bounds
@@ -156,16 +156,19 @@ class Shelf:
 
     def write(self, name: str, rows: Iterable[tuple[bytes, Stored]]) -> int:
         """Write a part, durably; how many rows."""
-        self.folder.mkdir(exist_ok=True)
         target = self.folder / name
         spelled = (_spelled(key, stored) for key, stored in rows)
-        count = write_table(_NAMES, _TEXTS, spelled, target, group_rows=_GROUP_ROWS)
-        for path in (target, self.folder):
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        try:
+            self.folder.mkdir(exist_ok=True)
+            count = write_table(_NAMES, _TEXTS, spelled, target, group_rows=_GROUP_ROWS)
+            for path in (target, self.folder):
+                handle = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
+        except (OSError, MalformedObject) as fault:
+            raise IndexUnavailable(f"a part cannot be written in {self.folder}: {fault}") from fault
         return count
 
     def files(self) -> list[str]:

@@ -4,6 +4,7 @@ Rules:
 - Nothing is written to an index before the listing ended well: a fault of the iterator leaves as it is.
 - In memory there is one piece of it at a time (of an unsorted one, a bite of each piece); the rest lies in a
   file without a name.
+- What cannot be put aside (a full disk) is IndexUnavailable.
 - A server may list keys in another order than that of their bytes. The entries of one key keep theirs.
 """
 
@@ -18,6 +19,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import IO, cast
 
+from walarchiver.errors import IndexUnavailable
 from walarchiver.evidence.indexrow import Facts
 
 Line = tuple[bytes, Facts]
@@ -60,6 +62,12 @@ class Spool:
             self._piece.sort(key=itemgetter(0))
 
     def _put_aside(self) -> None:
+        try:
+            self._write_aside()
+        except OSError as fault:
+            raise IndexUnavailable(f"a listing cannot be put aside in {self._folder}: {fault}") from fault
+
+    def _write_aside(self) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by close()
         start = self._file.tell()

@@ -79,7 +79,8 @@ class IndexFile:
         with translated(path):
             self._writer = _connected(path, _WRITER_CACHE_KIB)
             try:
-                _prepare(self._writer, path)
+                if _refuse_foreign(self._writer, path):  # else nothing is locked: somebody may be writing
+                    _prepare(self._writer, path)
             except BaseException:
                 self._writer.close()
                 raise
