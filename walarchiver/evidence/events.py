@@ -154,10 +154,7 @@ class Follower:
                 break
         else:
             return histories_of(entries), behind(last)
-        shown = histories_of(entries)
-        until = entries[-1].key
-        del shown[until]  # there may be more of it
-        return shown, until
+        return histories_of(entries), entries[-1].key  # of the last there may be more
 
     def _take(self, key: str, history: tuple[Entry, ...], asked: StoreMs) -> None:
         if not history:

@@ -65,7 +65,7 @@ def current_objects(calls: BucketCalls, keys: KeyRange, page_entries: int) -> It
             last = found.key
             if found.key in keys:
                 yield found
-        if not page.truncated or (not calls.unsorted and _is_behind(last, keys, len(prefix))):
+        if not page.truncated or (not calls.unsorted and is_behind(last, keys, len(prefix))):
             return
         if page.next_token is None or page.next_token == token:
             raise StoreMisbehaves(f"{calls.location.url} promises more keys but not where")
@@ -106,7 +106,7 @@ def _asked_for(calls: BucketCalls, keys: KeyRange) -> tuple[str, str] | None:
     return shared, before if before.startswith(shared) else ""
 
 
-def _is_behind(key: str, keys: KeyRange, prefix: int) -> bool:
+def is_behind(key: str, keys: KeyRange, prefix: int) -> bool:
     """Whether nothing of the range can follow, be it in the order of bytes or of folders."""
     if keys.last is None or key <= keys.last:
         return False
