@@ -384,6 +384,28 @@ def test_an_archived_version_is_asked_back_only_with_thaw_and_copied_once_it_is_
     assert world.content("cold") == b"cold"
 
 
+def test_a_version_under_the_customers_key_is_reported_and_not_tried(world: World) -> None:
+    world.app.put("sealed", b"sealed", BEFORE, encryption="customer")
+    world.app.put("sealed", b"new", AFTER)
+    world.now()
+    plan = world.scene.plan(at(T))
+    assert actions_in(plan)["sealed"].kind is Kind.NEEDS_KEY
+    world.server.log.mark()
+    assert world.scene.carry_out(plan).left == {Kind.NEEDS_KEY: 1}
+    assert world.server.log.writes() == []
+
+
+def test_a_version_under_a_key_service_is_copied_once_although_no_etag_tells(world: World) -> None:
+    world.app.put("kms", b"same", BEFORE, encryption="aws:kms", key_id="k1")
+    world.app.put("kms", b"else", AFTER, encryption="aws:kms", key_id="k1")
+    world.now()
+    plan = world.scene.plan(at(T))
+    assert world.scene.carry_out(plan).outcomes == {Outcome.DONE: 1}
+    world.server.log.mark()
+    assert world.scene.plan(at(T)).end.actions == 0
+    assert world.server.log.writes() == []
+
+
 # --- other places ------------------------------------------------------------------------------------------
 
 
