@@ -54,6 +54,11 @@ def test_the_daemon_ties_the_clocks_and_keeps_the_index(scenes: Scenes, s3_serve
     assert told["bucket"]["problems"] == []
     assert told["bucket"]["kept_in_repository"] >= told["bucket"]["window"]["start"]
     assert "restorable" in scene.call("status").stdout
+    scene.json("bucket", "scan")
+    drawn = scene.call("timeline").stdout
+    (lane,) = [line for line in drawn.splitlines() if line.startswith("bucket ") and line.endswith("|")]
+    assert "v" in lane
+    assert scene.json("timeline")["bucket"]["window"]["start"] == told["bucket"]["window"]["start"]
     config = scene.reader()
     scene.json("catalog", "rebuild", config=config)
     assert scene.json("bucket", "as-of", "--at", "latest", config=config)["objects"] == 1

@@ -9,6 +9,7 @@ from restore.core.model import AtTime
 from restore.core.planfile import event_to_json
 from restore.core.when import parse_when
 from walarchiver.assembly import Archive, Host, open_archive
+from walarchiver.bucketstatus import bucket_status
 from walarchiver.cli.asking import prove_horizon
 from walarchiver.cli.backups import backup_members
 from walarchiver.cli.context import Context
@@ -52,7 +53,16 @@ def run(context: Context, args: argparse.Namespace) -> int:
     shown = whole.within(from_us, to_us)
     axis = Axis(from_us, to_us)
     title = f"cluster {archive.cluster.name} (system {archive.system}) in {archive.repository.store.url}"
-    context.result(f"{title}\n{draw(shown, axis)}", _members(archive, shown, axis))
+    members = _members(archive, shown, axis)
+    bucket = bucket_status(host, archive)
+    if bucket is None:
+        context.result(f"{title}\n{draw(shown, axis)}", members)
+        return 0
+    spans = (
+        [] if bucket.window is None else [(low * 1000, high * 1000) for low, high in bucket.window.reachable]
+    )
+    picture = draw(shown, axis, bucket=spans, more=["", *bucket.lines])
+    context.result(f"{title}\n{picture}", {**members, "bucket": bucket.members()})
     return 0
 
 

@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from walarchiver.core.lsn import format_lsn
@@ -21,6 +21,7 @@ _LEGEND = (
     "B base backup   = WAL   x missing WAL   ! damaged WAL   Y fork",
     "# every second restorable   ? backup only   c transactions ended   * restore point   p prepared",
 )
+BUCKET_LEGEND = "v every version of the bucket known (on its store's clock)"
 UNKNOWN = (
     "WAL stands where it was recorded, on the archiving host's clock; what is in it is older.",
     "No WAL was opened: commits, restore points and prepared transactions are those that scans recorded.",
@@ -75,9 +76,21 @@ class _Lane:
         return "".join(self._cells)
 
 
-def draw(chronicle: Chronicle, axis: Axis) -> str:
-    """The whole picture, ended by what cannot be told."""
+def draw(
+    chronicle: Chronicle,
+    axis: Axis,
+    *,
+    bucket: Sequence[tuple[int, int]] | None = None,
+    more: Sequence[str] = (),
+) -> str:
+    """The whole picture, ended by what cannot be told.
+
+    `bucket`: spans in which the bucket's versions are known completely, None without a bucket; `more`: lines
+    for the list.
+    """
     lanes = list(_lanes(chronicle, axis))
+    if bucket is not None:
+        lanes.append(("bucket", _bucket_lane(bucket, axis)))
     width = max(len(name) for name, _lane in lanes)
     lines = [
         f"from {_time(axis.from_us)} to {_time(axis.to_us)}, a column is {_length(axis.column_us / 1e6)}",
@@ -85,8 +98,10 @@ def draw(chronicle: Chronicle, axis: Axis) -> str:
         *(f"{name:<{width}} |{lane}|" for name, lane in lanes),
         "",
         *_LEGEND,
+        *([] if bucket is None else [BUCKET_LEGEND]),
         "",
         *_listed(chronicle),
+        *more,
         "",
         *UNKNOWN,
     ]
@@ -123,6 +138,13 @@ def _lanes(chronicle: Chronicle, axis: Axis) -> Iterator[tuple[str, _Lane]]:
             if span.to_us is not None:
                 lane.fill("#", span.from_us, span.to_us)
         yield "restorable" + ("" if timeline == chronicle.current else f" on {timeline}"), lane
+
+
+def _bucket_lane(spans: Sequence[tuple[int, int]], axis: Axis) -> _Lane:
+    lane = _Lane(axis)
+    for first, last in spans:
+        lane.fill("v", first, last)
+    return lane
 
 
 def _told_lanes(chronicle: Chronicle, axis: Axis, timeline: int) -> Iterator[tuple[str, _Lane]]:
