@@ -12,6 +12,7 @@ import pytest
 
 from tests.kit.models3.app import App
 from tests.kit.models3.fixtures import MakeModel, TestedModel
+from tests.kit.models3.policy import DocumentRole, Role
 from walarchiver.cli.main import main
 
 T = "2026-03-01T12:00:00Z"
@@ -20,9 +21,17 @@ SEEN, BEFORE, AFTER, NOW = (f"2026-03-01T{hour}:00:00Z" for hour in (10, 11, 13,
 Run = Callable[..., tuple[int, dict[str, Any]]]
 
 
+POLICIES = Path(__file__).resolve().parents[2] / "deploy" / "policies"
+
+
+def role(name: str) -> DocumentRole:
+    """The rights that are shipped, for access keys of that name."""
+    return DocumentRole.of(name, (POLICIES / f"evidence-{name}.json").read_text())
+
+
 @pytest.fixture
 def server(make_model_s3: MakeModel) -> TestedModel:
-    return make_model_s3(start=SEEN)
+    return make_model_s3(start=SEEN, roles=[Role("ADMIN"), role("restorer"), role("undeleter")])
 
 
 @pytest.fixture
@@ -216,6 +225,35 @@ def test_manifests_for_the_stores_batch_engine_name_bucket_key_and_version(
     ]
     assert table(folder / "thaw.csv") == [["evidence", "cold", cold.version_id]]
     assert "Nothing was started" in (folder / "README.txt").read_text()
+
+
+def become(config: Path, server: TestedModel, name: str) -> None:
+    text = config.read_text()
+    before = next(line for line in text.splitlines() if line.startswith("credentials_file"))
+    config.write_text(text.replace(before, f'credentials_file = "{server.credentials_file(name)}"'))
+
+
+def test_the_restorers_rights_suffice_but_not_to_remove_a_marker(
+    changed: App, run: Run, config: Path, server: TestedModel
+) -> None:
+    become(config, server, "restorer")
+    words = ("restore", "--at", T, "--in-place", "--delete-newer")
+    status, said = run(*words, "--undelete", "markers", "--apply")
+    assert (status, said["code"]) == (1, "WA-STORE-DENIED")
+    assert "--plan" in said["hint"]
+    assert content(changed, "deleted") is None
+    status, said = run(*words, "--apply")
+    assert (status, content(changed, "deleted")) == (0, b"deleted")
+    assert content(changed, "later") is None
+
+
+def test_the_undeleters_rights_suffice_to_remove_markers(
+    changed: App, run: Run, config: Path, server: TestedModel
+) -> None:
+    become(config, server, "undeleter")
+    status, said = run("restore", "--at", T, "--in-place", "--undelete", "markers", "--apply")
+    assert (status, said["report"]["outcomes"]["done"]) == (0, 2)
+    assert [one.is_marker for one in changed.history("deleted")] == [False]
 
 
 @pytest.mark.parametrize(
