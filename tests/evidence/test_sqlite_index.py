@@ -20,6 +20,7 @@ from walarchiver.bucketports import KeyRange, Observation
 from walarchiver.core.keyhistory import absorb
 from walarchiver.core.version import Entry, EntryKind, StoreMs
 from walarchiver.errors import IndexForeign, IndexUnavailable, StoreMisbehaves
+from walarchiver.evidence import sqliteingest
 from walarchiver.evidence.indexrow import (
     entry_of,
     facts_of,
@@ -301,15 +302,19 @@ def test_a_removal_is_a_change_up_to_the_very_moment_at_which_it_was_missed(
 # --- very much at once -------------------------------------------------------------------------------------
 
 
-def test_after_very_much_at_once_the_index_by_time_is_made_with_the_scan(tmp_path: Path) -> None:
+def test_after_very_much_at_once_the_index_by_time_is_made_with_the_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqliteingest, "_BULK_ROWS", 1000)
+    monkeypatch.setattr(sqliteingest, "_PART_OF_SCAN", 100)
     index = SqliteIndex(tmp_path / "index.db")
-    for turn in range(3):
-        many = entries(30_000, prefix=f"p{turn}-")
+    for turn in range(4):
+        many = entries(500, prefix=f"p{turn}-")
         index.ingest(KeyRange(f"p{turn}-", f"p{turn}-~"), many, asked=ASKED)
-    assert not has_by_begin(tmp_path), "put off"
-    late = StoreMs(29_998_500)
+        assert has_by_begin(tmp_path) is (turn < 3), "put off behind 1000 rows"
+    late = StoreMs(498_500)
     changed = [change.key for change in index.diff(late, StoreMs(10**9))]
-    assert changed == [f"p{turn}-029999" for turn in range(3)]
+    assert changed == [f"p{turn}-000499" for turn in range(4)]
     index.observe(Observation(ASKED, "scan", "{}"))
     assert has_by_begin(tmp_path)
     assert [change.key for change in index.diff(late, StoreMs(10**9))] == changed
