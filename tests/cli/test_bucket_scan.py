@@ -123,8 +123,8 @@ def test_full_begins_anew_where_a_scan_was_interrupted(run: Run, server: TestedM
     run()
     (index,) = (tmp_path / "state" / "buckets").glob("*.sqlite")
     place = index.with_name(f"{index.stem}.scan")
-    begun = {"schema": 1, "bucket": "s3://evidence", "prefix": "", "asked": 1, "carefully": False}
-    begun |= {"keys": 3, "entries": 3, "shards": [["", None, "c"]]}
+    begun = {"schema": 1, "bucket": "s3://evidence", "prefix": "", "carefully": False}
+    begun |= {"asked": server.clock.now_ms, "keys": 3, "entries": 3, "shards": [["", None, "c"]]}
     place.write_text(json.dumps(begun))
     status, said = run()
     assert (status, said["resumed"], said["keys"]) == (0, True, 5)

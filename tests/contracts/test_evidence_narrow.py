@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from tests.kit.models3 import faults
 from tests.kit.models3.wire import Reply
 from walarchiver.bucketports import Expected, KeyRange
 from walarchiver.errors import StoreMisbehaves, StoreUnavailable
+from walarchiver.storage import evidencecalls
 from walarchiver.storage.evidencepages import is_behind
 
 
@@ -44,6 +46,25 @@ def test_an_older_version_with_our_content_is_not_taken_for_ours(modelled: Evide
     made = modelled.open().put(modelled.key("k"), b"the same", expected=Expected(older.etag))
     after = modelled.listed("k")
     assert [entry.version_id for entry in after] == [made.version_id, older.version_id]
+
+
+def test_a_store_that_copies_for_long_is_waited_for_and_asked_once(
+    modelled: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than for any other answer: asking again would make it copy again."""
+    monkeypatch.setattr(evidencecalls, "PATIENT_FROM_BYTES", 3)
+    bucket = modelled.open(replace(modelled.options, read_timeout_s=0.2))
+    key, model = modelled.key("k"), model_of(modelled)
+    made = modelled.put("k", b"four")
+    answered = threading.Event()
+    model.faults.script(faults.HoldAnswer(answered), operation="CopyObject")
+    timer = threading.Timer(1.0, answered.set)
+    timer.start()
+    to = modelled.key("copied")
+    bucket.copy(bucket, key, made, to=to, size=4, expected=Expected(None))
+    timer.join()
+    assert model.log.count("CopyObject") == 1
+    assert len(modelled.listed("copied")) == 1
 
 
 def _changed(change: Callable[[bytes], bytes]) -> faults.Change:

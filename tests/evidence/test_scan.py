@@ -17,7 +17,7 @@ from tests.kit.models3 import faults
 from walarchiver.bucketports import KeyRange, VersionIndex
 from walarchiver.clock import SystemRandom
 from walarchiver.core.version import Entry
-from walarchiver.errors import BucketNotVersioned, ListingIncomplete, StoreMisbehaves
+from walarchiver.errors import BucketNotVersioned, ListingIncomplete, StoreDenied, StoreMisbehaves
 from walarchiver.evidence.openindex import open_index
 from walarchiver.evidence.scanning import Progress, Scan, Scanned, ScanOptions
 from walarchiver.evidence.scanplace import read_place
@@ -110,7 +110,7 @@ def test_a_scan_that_failed_goes_on_where_it_had_come_to(hundred: Scene, index: 
         faults.Refuse("AccessDenied"), operation="ListObjectVersions", after=20, times=None
     )
     began = hundred.model.clock.now_ms
-    with pytest.raises(Exception, match="AccessDenied"):
+    with pytest.raises(StoreDenied):
         Scan(hundred.bucket, index, _options(hundred, listings=2)).run()
     place = read_place(hundred.folder / "place", bucket=hundred.bucket.url, prefix=hundred.bucket.prefix)
     assert place is not None
@@ -154,6 +154,21 @@ def test_a_place_that_says_nothing_is_as_none(hundred: Scene, index: VersionInde
     scanned = Scan(hundred.bucket, index, _options(hundred)).run()
     _assert_whole(hundred, index, scanned)
     assert not scanned.resumed
+
+
+def test_a_scan_that_was_begun_long_ago_is_not_gone_on_with(hundred: Scene, index: VersionIndex) -> None:
+    """It would vouch for a time long past."""
+    hundred.model.faults.script(
+        faults.Refuse("AccessDenied"), operation="ListObjectVersions", after=20, times=None
+    )
+    with pytest.raises(StoreDenied):
+        Scan(hundred.bucket, index, _options(hundred)).run()
+    hundred.model.faults.heal()
+    hundred.model.clock.step(days=8)
+    scanned = Scan(hundred.bucket, index, _options(hundred)).run()
+    _assert_whole(hundred, index, scanned)
+    assert not scanned.resumed
+    assert scanned.asked == hundred.model.clock.now_ms // 1000 * 1000
 
 
 def test_a_part_ends_at_no_key_behind_which_a_walk_by_folders_would_lose_others(

@@ -29,7 +29,7 @@ from walarchiver.bucketports import (
 )
 from walarchiver.core.bucketfacts import gap_text
 from walarchiver.core.version import Entry, StoreMs
-from walarchiver.evidence.crosscheck import CrossCheck, Histories, histories_of
+from walarchiver.evidence.crosscheck import CrossCheck, Histories, histories_of, missing
 from walarchiver.evidence.eventmessages import Happened, NotAnEvent, is_later, parse_message
 from walarchiver.evidence.sharding import behind
 
@@ -69,8 +69,11 @@ class Follower:
     _listed: OrderedDict[str, str] = field(default_factory=OrderedDict)
     """The latest sequencer that each key was listed for."""
 
+    _told_removed: set[tuple[str, str]] = field(default_factory=set)
+    """Versions that the messages at hand call removed for ever."""
+
     def drain(self) -> Followed:
-        """Follow until the feed is empty. Raises Store…, Index…, ListingIncomplete."""
+        """Follow until the feed was empty once. Raises Store…, Index…, ListingIncomplete."""
         began = self.bucket.date()
         last = self._last_drained()
         kept_ms = self.feed.kept_ms()
@@ -78,6 +81,8 @@ class Follower:
             self._observe_gap(last, began)
         while batch := self._batch():
             self.follow(batch)
+            if len(batch) < _MESSAGES_MAX:
+                break  # the feed was empty; what came since is for the next time
         self._write_drained(began)
         return self.followed
 
@@ -98,6 +103,9 @@ class Follower:
             if change.ends_upload and change.version_id is not None:
                 self.index.complete_upload(change.key, change.version_id, change.at)
                 self.followed.uploads += 1
+        self._told_removed = {
+            (change.key, change.version_id) for change in changes if change.removes and change.version_id
+        }
         self._list_again(self._dirty(changes))
         self.feed.done(good)
         self.followed.messages += len(messages)
@@ -157,7 +165,8 @@ class Follower:
         return histories_of(entries), entries[-1].key  # of the last there may be more
 
     def _take(self, key: str, history: tuple[Entry, ...], asked: StoreMs) -> None:
-        if not history:
+        gone = missing(self.index.history(key), history)
+        if not history or any((key, row.entry.version_id) not in self._told_removed for row in gone):
             self.followed.requests += 2
             history = CrossCheck(self.bucket, self.index).alone(key)
         done = self.index.ingest(KeyRange(key, key), history, asked=asked)

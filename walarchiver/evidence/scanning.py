@@ -6,7 +6,7 @@ Rules:
 - When a part shows that the server loses keys in listings, the parts that were done before count as not
   done: all are listed again, each twice with pages of different sizes. The next scan begins like that.
 - `asked` of a part is the store's own time right before its first page was asked for.
-- Ended early, by whatever, a scan goes on at its next start where each shard had come to.
+- Ended early, by whatever, a scan goes on at its next start, within a week, where each shard had come to.
 - The `scan` observation is made at the end, for the time at which the scan began.
 """
 
@@ -31,6 +31,8 @@ _FOLDERS_MAX = 64
 """More folders than this side by side are not made shards of their own."""
 _CUTS_MAX = 100
 """Entries at the end of a part among which a place to cut is looked for."""
+_KEPT_MS = 7 * 86_400_000
+"""A scan that was begun longer ago is not gone on with: it would vouch for a time long past."""
 _POLL_S = 0.5
 _ENDING_S = 1.0
 """How long who ends it waits for a worker to put its part away."""
@@ -138,9 +140,10 @@ class Scan:
     def _place(self, prefix: str) -> tuple[Place, bool]:
         path = self.options.place
         begun = read_place(path, bucket=self.bucket.url, prefix=prefix) if path is not None else None
-        if begun is not None:
+        now = self.bucket.date()
+        if begun is not None and begun.asked > now - _KEPT_MS:
             return begun, True
-        return self._fresh(prefix, self.bucket.date()), False
+        return self._fresh(prefix, now), False
 
     def _fresh(self, prefix: str, asked: StoreMs) -> Place:
         whole = below(prefix)

@@ -2,6 +2,7 @@
 
 Rules:
 - Only our own errors come out. What may pass is asked again inside the budget of `retry.py`.
+- A request that makes the store copy much may be answered late: it has a longer time limit.
 - A listing's page is handed over as the bytes that came: botocore would sort versions and delete markers
   into two lists, and their order is what a history is made of.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar, cast
 
@@ -24,6 +26,9 @@ from walarchiver.storage.s3client import Reply, S3Calls, connected
 
 Answer = TypeVar("Answer")
 
+PATIENT_FROM_BYTES = 32 << 20
+PATIENT_S = 900.0
+"""A store that copies 5 GB at 6 MB/s is still waited for."""
 _RAW = "WalarchiverBody"
 _LISTINGS = ("ListObjectVersions", "ListObjectsV2")
 
@@ -42,9 +47,21 @@ class BucketCalls:
         self._retrier = Retrier(options.retry, clock, random, self._closing.wait, options.notice)
         self._slots = threading.BoundedSemaphore(options.pool_size)
         self.client: S3Calls = connected(options, clock)
+        self._patient: S3Calls | None = None
+        self._lock = threading.Lock()
         events = cast("Any", self.client.meta).events
         for listing in _LISTINGS:
             events.register_first(f"before-parse.s3.{listing}", _keep_body)
+
+    def client_for(self, size: int) -> S3Calls:
+        """The client for a request after which the store itself moves so many bytes before it answers."""
+        if size < PATIENT_FROM_BYTES:
+            return self.client
+        with self._lock:
+            if self._patient is None:
+                limit_s = max(PATIENT_S, self.options.read_timeout_s)
+                self._patient = connected(replace(self.options, read_timeout_s=limit_s), self.clock)
+            return self._patient
 
     def asked(self, what: str, step: Callable[[], Answer]) -> Answer:
         """What `step` answers, asked again while that may help. Raises our own errors only."""
@@ -73,6 +90,9 @@ class BucketCalls:
     def close(self) -> None:
         self._closing.set()
         self.client.close()
+        with self._lock:
+            if self._patient is not None:
+                self._patient.close()
 
     @contextmanager
     def _slot(self, where: str) -> Iterator[None]:

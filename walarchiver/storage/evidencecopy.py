@@ -15,7 +15,9 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlencode
 
 from walarchiver.bucketports import EvidenceBucket, Expected, VersionDetail, Written
@@ -34,6 +36,8 @@ from walarchiver.storage.evidencewrites import Attempt, Writes, condition, writt
 from walarchiver.storage.s3client import Reply
 
 _PARTS_MAX = 10_000
+_PARTS_AT_ONCE = 4
+"""Of one copy inside the store."""
 _MIB = 1 << 20
 
 
@@ -107,7 +111,7 @@ class Copier:
         )
         return self._writes.made(
             Attempt(wanted.to, EntryKind.VERSION, size, lambda entry: self._has_content(wanted, entry)),
-            lambda: written(self._calls.client.copy_object(**request), "CopyObjectResult"),
+            lambda: written(self._calls.client_for(size).copy_object(**request), "CopyObjectResult"),
         )
 
     def _has_content(self, wanted: Wanted, entry: Entry) -> bool:
@@ -125,18 +129,22 @@ class Copier:
     def _in_parts(self, wanted: Wanted, detail: VersionDetail) -> Written:
         ranges = _parts(detail.size, self._limits.part)
 
+        def copy_part(upload: str, number: int) -> str:
+            start, end = ranges[number - 1]
+            request = self._calls.request(
+                wanted.to,
+                CopySource=wanted.copied_from,
+                CopySourceRange=f"bytes={start}-{end - 1}",
+                UploadId=upload,
+                PartNumber=number,
+            )
+            send = self._calls.client_for(end - start).upload_part_copy
+            told = self._part(number, wanted.to, send, request).get("CopyPartResult")
+            return _part_tag(told.get("ETag") if isinstance(told, dict) else None, wanted.to)
+
         def copied(upload: str) -> Iterator[str]:
-            for number, (start, end) in enumerate(ranges, 1):
-                request = self._calls.request(
-                    wanted.to,
-                    CopySource=wanted.copied_from,
-                    CopySourceRange=f"bytes={start}-{end - 1}",
-                    UploadId=upload,
-                    PartNumber=number,
-                )
-                reply = self._part(number, wanted.to, self._calls.client.upload_part_copy, request)
-                told = reply.get("CopyPartResult")
-                yield _part_tag(told.get("ETag") if isinstance(told, dict) else None, wanted.to)
+            with ThreadPoolExecutor(min(_PARTS_AT_ONCE, len(ranges)), "bucket-copy") as pool:
+                yield from pool.map(partial(copy_part, upload), range(1, len(ranges) + 1))
 
         return self._upload(wanted, detail, copied)
 
@@ -193,7 +201,7 @@ class Copier:
             etag = _joined_tag(tags)
             return self._writes.made(
                 Attempt(to, EntryKind.VERSION, detail.size, lambda entry: entry.etag == etag),
-                lambda: written(client.complete_multipart_upload(**request)),
+                lambda: written(self._calls.client_for(detail.size).complete_multipart_upload(**request)),
             )
         except BaseException:
             self._abort(to, upload)
