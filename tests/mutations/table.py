@@ -230,4 +230,34 @@ MUTATIONS = (
         "loop.call_later(seconds + 3600, self._transport.abort)",
         ("tests/hook/test_api_callers.py::test_slow_callers_are_cut_and_stall_nobody",),
     ),
+    Mutation(
+        17,
+        "removes any version that it takes for a marker",
+        "walarchiver/storage/evidence.py",
+        "        if listed is None or listed.kind is not EntryKind.MARKER:\n",
+        "        if listed is None:\n",
+        ("tests/contracts/test_evidence_bucket.py::test_markers_are_removed_and_nothing_but_markers[model]",),
+    ),
+    Mutation(
+        17,
+        "writes while versioning is suspended",
+        "restore/bucketrestore.py",
+        "        if writing and self._target.versioning() is not Versioning.ENABLED:\n",
+        "        if False:\n",
+        (
+            "tests/evidence/test_bucket_restore_model.py::"
+            "test_nothing_is_written_once_versioning_is_suspended",
+        ),
+    ),
+    Mutation(
+        17,
+        "removes markers before the repository knows of them",
+        "restore/bucketjournal.py",
+        "            if fresh:\n                self._flush()\n",
+        "",
+        (
+            "tests/evidence/test_bucket_restore_model.py::"
+            "test_undeleting_removes_only_markers_and_tells_the_sink_before",
+        ),
+    ),
 )

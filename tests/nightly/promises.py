@@ -209,5 +209,21 @@ PROMISES = (
         ),
         "There is one release so far, and its format is still a draft.",
     ),
-    Promise(17, "A bucket restore destroys no version.", (), "Nothing restores buckets yet."),
+    Promise(
+        17,
+        "A bucket restore destroys no version.",
+        (
+            "tests/restore_core/test_bucketactions.py::"
+            "test_carrying_out_an_action_reaches_what_was_wanted_destroys_nothing_and_then_needs_nothing",
+            "tests/evidence/test_bucket_restore_chance.py::"
+            "test_the_bucket_holds_again_what_it_held_and_nothing_was_destroyed",
+            "tests/evidence/test_bucket_restore_killed.py::"
+            "test_a_killed_restore_is_gone_on_with_and_nothing_is_done_twice",
+            "tests/evidence/test_bucket_restore_model.py::test_another_writer_is_never_overwritten_unseen",
+            "tests/evidence/test_bucket_restore_seaweed.py::"
+            "test_a_writer_that_goes_on_never_loses_a_version_and_is_told_of",
+        ),
+        "Played on a model of S3 and on SeaweedFS, not on Amazon's. SeaweedFS does not hold a copy's condition "
+        "until the copy is done: what others wrote in that moment is below it, and is told afterwards.",
+    ),
 )
