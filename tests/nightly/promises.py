@@ -223,7 +223,7 @@ PROMISES = (
             "tests/evidence/test_bucket_restore_seaweed.py::"
             "test_a_writer_that_goes_on_never_loses_a_version_and_is_told_of",
         ),
-        "Played on a model of S3 and on SeaweedFS, not on Amazon's. SeaweedFS does not hold a copy's condition "
-        "until the copy is done: what others wrote in that moment is below it, and is told afterwards.",
+        "Played on a model of S3 and on SeaweedFS, not on Amazon's. SeaweedFS does not hold a copy's "
+        "condition until the copy is done: what others wrote in that moment is below it, and is told afterwards.",
     ),
 )
