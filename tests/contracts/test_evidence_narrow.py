@@ -57,7 +57,7 @@ def test_a_store_that_copies_for_long_is_waited_for_and_asked_once(
     key, model = modelled.key("k"), model_of(modelled)
     made = modelled.put("k", b"four")
     answered = threading.Event()
-    model.faults.script(faults.HoldAnswer(answered), operation="CopyObject")
+    model.faults.script(faults.Hold(answered), operation="CopyObject")
     timer = threading.Timer(1.0, answered.set)
     timer.start()
     to = modelled.key("copied")
