@@ -224,6 +224,7 @@ PROMISES = (
             "test_a_writer_that_goes_on_never_loses_a_version_and_is_told_of",
         ),
         "Played on a model of S3 and on SeaweedFS, not on Amazon's. SeaweedFS does not hold a copy's "
-        "condition until the copy is done: what others wrote in that moment is below it, and is told afterwards.",
+        "condition until the copy is done: what others wrote in that moment is below it, and is told "
+        "afterwards.",
     ),
 )
