@@ -100,3 +100,28 @@ def test_a_long_answer_comes_whole(dsn: str) -> None:
     count = 2 * ROWS_AT_ONCE + 1
     rows = read_references(dsn, f"SELECT 'k' || n FROM generate_series(1, {count}) n")
     assert sum(1 for _ in rows) == count
+
+
+def test_a_key_of_bytes_is_its_text(dsn: str) -> None:
+    query = "SELECT convert_to(storage_key, 'UTF8') FROM evidence ORDER BY 1 NULLS LAST"
+    assert [row.key for row in read_references(dsn, query)] == ["a/1", "ü b+c", None]
+    with pytest.raises(ConfigError, match="as key"):
+        list(read_references(dsn, "SELECT '\\xff'::bytea"))
+
+
+@pytest.mark.parametrize("size", ["'abc'", "'NaN'::numeric", "1.5::float8", "-1", "'{}'::json"])
+def test_what_is_no_size_is_refused(dsn: str, size: str) -> None:
+    with pytest.raises(ConfigError, match="as size"):
+        list(read_references(dsn, f"SELECT 'k', {size} AS size"))
+
+
+@pytest.mark.parametrize("size", ["4", "4.0", "'4'", "4::bigint"])
+def test_a_size_is_a_whole_number_of_any_type(dsn: str, size: str) -> None:
+    assert list(read_references(dsn, f"SELECT 'k', {size} AS size")) == [
+        ReferenceRow("k", None, None, None, 4)
+    ]
+
+
+def test_a_column_that_comes_twice_is_refused(dsn: str) -> None:
+    with pytest.raises(ConfigError, match="size, size"):
+        list(read_references(dsn, "SELECT 'k', 1 AS size, 2 AS size"))
