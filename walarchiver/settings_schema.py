@@ -312,6 +312,26 @@ class BucketSettings:
             example='"https://sqs.eu-central-1.amazonaws.com/123456789012/evidence"',
         ),
     )
+    copies: str | None = field(
+        default=None,
+        metadata=key(
+            url_of("s3"),
+            "Backup bucket where `bucket pin` keeps a copy of each content that this bucket may lose.",
+            example='"s3://evidence-kept"',
+        ),
+    )
+    copies_endpoint: str | None = field(
+        default=None,
+        metadata=key(
+            url_of("https", "http"),
+            "How to reach it, where that differs from this bucket.",
+            example='"https://s3.elsewhere.example.org"',
+        ),
+    )
+    copies_credentials_file: Path | None = field(
+        default=None,
+        metadata=key(SECRET_FILE, "And with which keys.", example='"/etc/walarchiver/evidence-kept.toml"'),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

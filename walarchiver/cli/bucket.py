@@ -20,6 +20,8 @@ VERBS = {
     "as-of": "what the bucket held at a moment",
     "diff": "what changed between two moments",
     "check": "compare the bucket with what the database refers to",
+    "pin": "keep a moment of database and bucket, or look at one that is kept",
+    "pins": "the moments of database and bucket that are kept",
     "restore": "bring the bucket, or what is missing of it, back to a moment",
 }
 

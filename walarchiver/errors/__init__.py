@@ -59,6 +59,8 @@ from walarchiver.errors.bucketrestoring import (
     BucketVersionsLost,
     BucketWindowOpen,
     Inconsistent,
+    PinIncomplete,
+    PinNotKept,
 )
 from walarchiver.errors.doubting import (
     BadSignature,
@@ -178,6 +180,8 @@ __all__ = [
     "ObjectDamaged",
     "ObjectMisplaced",
     "ObjectMissing",
+    "PinIncomplete",
+    "PinNotKept",
     "ProvenAbsent",
     "Refused",
     "RepositoryExists",

@@ -46,3 +46,21 @@ class BucketRestoreFailed(Refused):
 
     code = "WA-BUCKET-RESTORE"
     hint = "The answer lists them. Mend the cause and go on with --plan ID: what is done is not done again."
+
+
+class PinNotKept(Refused):
+    """The bucket's lifecycle rules would remove versions before the pin ends; no pin was made."""
+
+    code = "WA-PIN-NOT-KEPT"
+    hint = (
+        "Name a backup bucket as `copies` in [cluster.NAME.bucket], or lengthen the rules. --no-copy pins "
+        "all the same, --keep says for how long it shall hold."
+    )
+
+
+class PinIncomplete(WalarchiverError):
+    """Versions that a pin keeps are gone, or hold other bytes."""
+
+    code = "WA-PIN-INCOMPLETE"
+    exit_status = 15
+    hint = "The answer lists them. Does a second bucket have them? Make the next pin with --copy."
