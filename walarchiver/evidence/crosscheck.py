@@ -8,7 +8,8 @@ Rules:
   written meanwhile. A listing that lost anything may have lost keys that are deleted now, of which the other
   call says nothing: it is made again with pages of other sizes, until one finds nothing new.
 - Nothing is taken as removed for ever because one listing does not show it: a key of which the index knows
-  more entries is listed alone; with many such keys the whole part is listed again instead.
+  more entries, or others although something new was written to it, is listed alone; with many such keys the
+  whole part is listed again instead.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from operator import attrgetter
 from typing import TypeVar
 
 from walarchiver.bucketports import Current, EvidenceBucket, KeyRange, VersionIndex
-from walarchiver.core.version import Entry, EntryKind, StoreMs
+from walarchiver.core.bucketfacts import parse_scan
+from walarchiver.core.version import Entry, EntryKind, Row, StoreMs
 from walarchiver.errors import ListingIncomplete
 
 Answer = TypeVar("Answer")
@@ -34,6 +36,8 @@ _FEW = 50
 """Keys with fewer entries than known that are listed alone; with more, listing all again is cheaper."""
 _TRIES = 5
 _SECOND_MS = 1000
+_UPLOAD_MS = 7 * 86_400_000
+"""Uploads in parts that take longer than this are not thought of when keys are compared."""
 
 
 def histories_of(entries: Iterable[Entry]) -> Histories:
@@ -71,6 +75,14 @@ def lost(listed: tuple[Entry, ...], alone: tuple[Entry, ...], asked: StoreMs) ->
         entry.modified + _SECOND_MS <= asked and (entry.version_id, entry.modified) not in seen
         for entry in alone
     )
+
+
+def missing(known: Iterable[Row], listed: Iterable[Entry]) -> list[Row]:
+    """What the index has as there, and the listing of its key does not show."""
+    shown = {(entry.version_id, entry.modified) for entry in listed}
+    return [
+        row for row in known if not row.is_gone and (row.entry.version_id, row.entry.modified) not in shown
+    ]
 
 
 @dataclass(slots=True)
@@ -161,12 +173,30 @@ class CrossCheck:
         return histories_of(entry for page in self._watched(pages) for entry in page)
 
     def _fewer(self, part: Part) -> list[str]:
-        """Keys of which the index knows more entries than the listing shows."""
-        return [
-            key
-            for key, known in self._watched(self.index.entries_there(part.keys))
-            if known > len(part.histories.get(key, ()))
-        ]
+        """Keys of which the index knows an entry that the listing does not show.
+
+        Only where something was written since the last listing can an entry be missing and the number be
+        right; an upload in parts may have begun `_UPLOAD_MS` before.
+        """
+        since = self._listed_before(part.keys.first)
+        fewer, written = [], []
+        for key, known in self._watched(self.index.entries_there(part.keys)):
+            listed = part.histories.get(key, ())
+            if known > len(listed):
+                fewer.append(key)
+            elif any(entry.modified >= since - entry.in_parts * _UPLOAD_MS for entry in listed):
+                written.append(key)
+        for key, rows in self._watched(self.index.histories(written)):
+            if missing(rows, part.histories[key]):
+                fewer.append(key)
+        return sorted(fewer)
+
+    def _listed_before(self, key: str) -> int:
+        """When the last complete listing with this key was asked for, to the second; 0: there was none."""
+        scans = (seen for seen in self.index.observations() if seen.kind == "scan")
+        return max(
+            (seen.at - _SECOND_MS for seen in scans if key.startswith(parse_scan(seen.value))), default=0
+        )
 
     def _watched(self, answers: Iterable[Answer]) -> Iterator[Answer]:
         for number, answer in enumerate(answers):

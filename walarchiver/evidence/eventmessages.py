@@ -20,6 +20,7 @@ from urllib.parse import unquote_plus
 from walarchiver.core.version import StoreMs
 
 COMPLETED = "CompleteMultipartUpload"
+_REMOVED = ("ObjectRemoved:Delete", "LifecycleExpiration:Delete")
 _NESTED_MAX = 3
 _TEXT_MAX = 1 << 20
 _KEY_BYTES_MAX = 1024
@@ -40,6 +41,11 @@ class Happened:
     """`ObjectCreated:Put`, `ObjectRemoved:Delete`, …; for EventBridge its kind of detail and the reason."""
     at: StoreMs
     sequencer: str | None
+
+    @property
+    def removes(self) -> bool:
+        """Whether it tells that a version was removed for ever."""
+        return self.name.endswith(_REMOVED)
 
     @property
     def ends_upload(self) -> bool:
