@@ -148,6 +148,7 @@ class Journal:
         with self._lock:
             if result.outcome in FINAL:
                 self._final[result.line] = 1
+                self._intended.pop(result.line, None)
             self._append({"result": _result_members(result)})
 
     def intend(self, intents: Iterable[Intent]) -> None:
@@ -214,6 +215,7 @@ class Journal:
             result = _result(Fields(fields.take("result"), "journal result"))
             if result.outcome in FINAL and result.line < len(self._final):
                 self._final[result.line] = 1
+                self._intended.pop(result.line, None)
             self._gather({"result": _result_members(result)})
         else:
             intent = _intent(Fields(fields.take("intent"), "journal intent"))

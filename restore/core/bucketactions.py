@@ -27,6 +27,8 @@ COPY_BYTES_MAX = 5_000_000_000
 ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes that are read only after RestoreObject (S3 User Guide, "Restoring an archived object")."""
 CUSTOMER_KEY = "customer"
+MARKERS_MAX = 1000
+"""A key below more delete markers than this is copied on top instead of uncovered."""
 
 
 class Kind(StrEnum):
@@ -223,7 +225,8 @@ def _wanted(case: Case, options: Options) -> Action:
     if current is not None and (case.copied_before or same_content(case, current)):
         return _action(case, Kind.NOTHING, "what is current has the same content")
     markers = case.holding.markers
-    if options.undelete is Undelete.MARKERS and current is None and markers and case.in_place:
+    few = 0 < len(markers) <= MARKERS_MAX
+    if options.undelete is Undelete.MARKERS and current is None and few and case.in_place:
         below = case.holding.version
         if (
             below is not None

@@ -178,6 +178,16 @@ def test_markers_are_removed_only_when_asked_and_only_directly_above_the_wanted_
     assert action_of(between, 20, undelete=Undelete.MARKERS).kind is Kind.COPY
 
 
+def test_below_thousands_of_markers_a_version_is_copied_on_top() -> None:
+    markers = [marker(2000 - at, f"m{at}") for at in range(1001)]
+    history = rows(*markers, version(10, "a"))
+    assert action_of(history, 20, undelete=Undelete.MARKERS).kind is Kind.COPY
+    fewer = rows(*markers[1:], version(10, "a"))
+    action = action_of(fewer, 20, undelete=Undelete.MARKERS)
+    assert (action.kind, len(action.markers)) == (Kind.REMOVE_MARKERS, 1000)
+    assert parse_action(action_line(action)) == action
+
+
 def test_removing_markers_needs_neither_a_thaw_nor_a_key() -> None:
     case = case_of(wanted(rows(marker(40, "m"), version(10, "a", tier="GLACIER")), 20))
     assert case.origin_detail is not None
