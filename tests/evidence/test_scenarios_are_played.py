@@ -52,4 +52,6 @@ def _played() -> dict[int, list[str]]:
 
 
 def test_every_scenario_is_played_or_said_not_to_be() -> None:
-    assert _played().keys() == SCENARIOS.keys() - NOT_YET.keys()
+    played = _played().keys()
+    assert SCENARIOS.keys() - played <= NOT_YET.keys()
+    assert played <= SCENARIOS.keys()

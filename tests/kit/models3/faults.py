@@ -87,12 +87,12 @@ class Change:
 
 @dataclass(frozen=True)
 class LosePage:
-    """A listing answers with the page behind the one asked for."""
+    """A listing answers with the page behind the one asked for, if there is one."""
 
 
 @dataclass(frozen=True)
 class RepeatPage:
-    """A listing answers with the page that it answered last, under the markers asked for."""
+    """A listing answers with the page that it answered last, if any, under the markers asked for."""
 
 
 @dataclass(frozen=True)

@@ -192,13 +192,15 @@ class ModelS3:
             case broken.EndEarly():
                 return replace(reply, body=broken.ended(page))
             case broken.RepeatPage():
-                assert last is not None and isinstance(last.body, bytes), "no page to repeat"
+                if last is None or not isinstance(last.body, bytes):
+                    return reply
                 return replace(reply, body=broken.under_markers(last.body, page))
             case _:
+                if broken.field_of(page, "IsTruncated") != "true":
+                    return reply
                 return replace(reply, body=broken.under_markers(self._page_behind(call, page), page))
 
     def _page_behind(self, call: Call, page: bytes) -> bytes:
-        assert broken.field_of(page, "IsTruncated") == "true", "there is no page behind"
         further = dict(call.query)
         if call.operation == "ListObjectVersions":
             marker = broken.field_of(page, "NextKeyMarker")
