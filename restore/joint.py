@@ -2,9 +2,11 @@
 
 Rules:
 - References stream: neither they nor the bucket's keys are held in memory. What is held is what somebody must
-  act on: findings that are no plain match, up to `LISTED_MAX` of them; beyond that only their number.
+  act on: up to `LISTED_MAX` findings that do not stand well, and as many that do, but by another version than
+  was current; beyond that only their number.
+- Of several references to one key, one that means what was current at the moment decides what the key holds.
 - Bytes are read where a listing cannot tell and it matters: with `deep` always, else only for keys of which
-  more than one version lies within the guard interval.
+  more than one version lies within the guard interval, or whose state is in doubt.
 - What is not there by the index is listed once more by itself before it is called missing.
 - Orphans are counted by walking the state of the moment beside the sorted references.
 """
@@ -27,6 +29,7 @@ from restore.core.references import (
     Standing,
     Tally,
     fit_by_listing,
+    in_doubt,
     resolve,
 )
 from restore.referencekeys import ReferenceKeys
@@ -72,18 +75,22 @@ def compare(asked: Compared, references: Iterable[Reference | None], *, orphans:
             for batch in _batches(references):
                 named = [each for each in batch if each is not None]
                 found.keyless += len(batch) - len(named)
-                keys.add(each.key for each in named)
-                for finding in pool.map(lookup.find, named):
-                    found.take(finding)
+                findings = list(pool.map(lookup.find, named))
+                keys.add((each.reference.key, each.plain(asked.moment)) for each in findings)
+                for finding in findings:
+                    found.take(finding, asked.moment)
                 asked.progress(found.total)
+        held = frozenset(key for each in found.near if keys.any_plain(key := each.reference.key))
         first, count, size = _orphans(asked, keys) if orphans else ((), None, 0)
     finally:
         keys.close()
     return JointReport(
         moment=asked.moment,
         tally=Tally(dict(found.standings), found.unproven, count),
-        findings=found.listed,
+        findings=[*found.wrong, *found.near],
         listed_all=found.unlisted == 0,
+        held=held,
+        unlisted_near=found.unlisted_near,
         orphans=first,
         orphan_bytes=size,
         keyless=found.keyless,
@@ -110,8 +117,11 @@ def list_again(bucket: EvidenceBucket, index: VersionIndex, key: str) -> None:
 @dataclass(slots=True)
 class _Found:
     standings: Counter[Standing] = field(default_factory=Counter)
-    listed: list[Finding] = field(default_factory=list)
+    wrong: list[Finding] = field(default_factory=list)
+    near: list[Finding] = field(default_factory=list)
+    """What stands well by another version than was surely current at the moment."""
     unlisted: int = 0
+    unlisted_near: int = 0
     unproven: int = 0
     keyless: int = 0
 
@@ -119,16 +129,18 @@ class _Found:
     def total(self) -> int:
         return self.standings.total()
 
-    def take(self, finding: Finding) -> None:
+    def take(self, finding: Finding, moment: StoreMs) -> None:
         self.standings[finding.standing] += 1
         if finding.row is not None and not finding.proven:
             self.unproven += 1
-        if finding.standing is Standing.MATCH:
+        if finding.plain(moment):
             return
-        if len(self.listed) < LISTED_MAX:
-            self.listed.append(finding)
-        else:
-            self.unlisted += 1
+        kept = self.near if finding.standing in SETTLED else self.wrong
+        if len(kept) < LISTED_MAX:
+            kept.append(finding)
+            return
+        self.unlisted += 1
+        self.unlisted_near += finding.standing in SETTLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +158,7 @@ class _Lookup:
     def _resolved(self, reference: Reference) -> Finding:
         asked = self.asked
         history = asked.index.history(reference.key)
-        reads = asked.deep or self._contested(history)
+        reads = asked.deep or self._contested(history) or in_doubt(history, asked.moment)
         fits = self.proof.fits if reads else fit_by_listing
         return resolve(reference, history, asked.moment, asked.guard, fits=fits)
 

@@ -19,18 +19,23 @@ class ReferenceKeys:
         self._db = sqlite3.connect(Path(self._place.name) / "keys.sqlite", isolation_level=None)
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute("CREATE TABLE wanted (key BLOB PRIMARY KEY) WITHOUT ROWID")
-        self._waiting: list[tuple[bytes]] = []
+        self._db.execute("CREATE TABLE wanted (key BLOB PRIMARY KEY, plain INTEGER) WITHOUT ROWID")
+        self._waiting: list[tuple[bytes, bool]] = []
 
-    def add(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self._waiting.append((key.encode("utf-8", "surrogateescape"),))
+    def add(self, keys: Iterable[tuple[str, bool]]) -> None:
+        """Keys, each with whether a reference means just what the key held at the moment."""
+        for key, plain in keys:
+            self._waiting.append((key.encode("utf-8", "surrogateescape"), plain))
             if len(self._waiting) >= _BATCH:
                 self._write()
 
     def _write(self) -> None:
         self._db.execute("BEGIN")
-        self._db.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", self._waiting)
+        self._db.executemany(
+            "INSERT INTO wanted VALUES (?, ?)"
+            " ON CONFLICT (key) DO UPDATE SET plain = plain OR excluded.plain",
+            self._waiting,
+        )
         self._db.execute("COMMIT")
         self._waiting.clear()
 
@@ -39,6 +44,13 @@ class ReferenceKeys:
         self._write()
         for (key,) in self._db.execute("SELECT key FROM wanted ORDER BY key"):
             yield key.decode("utf-8", "surrogateescape")
+
+    def any_plain(self, key: str) -> bool:
+        """Whether some reference means what the key held at the moment."""
+        self._write()
+        sql = "SELECT plain FROM wanted WHERE key=?"
+        found = self._db.execute(sql, (key.encode("utf-8", "surrogateescape"),)).fetchone()
+        return found is not None and bool(found[0])
 
     def close(self) -> None:
         self._db.close()

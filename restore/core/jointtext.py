@@ -36,6 +36,10 @@ class JointReport:
     read_objects: int
     read_bytes: int
     guard_ms: int
+    held: frozenset[str] = frozenset()
+    """Keys of findings of which another reference means what they held at the moment."""
+    unlisted_near: int = 0
+    """References that stand well by another version than was current, and are not among the findings."""
 
     @property
     def verdict(self) -> str:
@@ -71,8 +75,9 @@ def _listed(report: JointReport, listed: int) -> list[str]:
     wrong = [finding for finding in report.findings if finding.standing not in SETTLED]
     lines = [f"{one.standing.value.replace('_', ' ')}: {one.reference.key!r}: {one.reason}" for one in wrong]
     shown = lines[:listed]
-    if len(lines) > listed or not report.listed_all:
-        shown.append("… and more; --output json has them all")
+    if len(lines) > listed:
+        have = "them all" if report.listed_all else f"the first {len(lines):,}"
+        shown.append(f"… and more; --output json has {have}")
     return shown
 
 

@@ -5,9 +5,9 @@ two one after the other. So sets are not compared: each reference is looked up b
 
 Rules:
 - A reference is a key and, if the database has them, the version id, SHA-256, ETag or size of what it means.
-- A version id decides alone. Else the version that was current at the moment is asked first, then those
-  within the guard interval: 1 s + the clocks' difference + the time that the application may take between the
-  two.
+- A version id decides alone, but bytes that were read and are others do not fit. Else the version that was
+  current at the moment is asked first, then those within the guard interval: 1 s + the clocks' difference +
+  the time that the application may take between the two.
 - Whether bytes fit can be told by size and ETag, often not by SHA-256: then `Fit.UNKNOWN`, which counts as
   fitting unless somebody reads the bytes (`--deep`), and is counted apart.
 - A version that was removed for ever fits nothing; it is the reason why a reference is lost.
@@ -16,7 +16,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from restore.core.bucketstate import Flag, Want
@@ -107,6 +107,14 @@ class Finding:
     proven: bool
     """The bytes are known to be the ones meant, or the database names no digest."""
     reason: str
+    doubted: bool = False
+    """It was the bytes that settled what was current at the moment; the index alone could not tell."""
+
+    def plain(self, moment: StoreMs) -> bool:
+        """What the bucket holds as of the moment is what is meant: nothing is to be told or done."""
+        if self.standing not in (Standing.EXACT, Standing.MATCH) or self.row is None:
+            return False
+        return not self.doubted and self.row.was_current(moment)
 
     @property
     def want(self) -> Want:
@@ -144,18 +152,19 @@ def resolve(
 ) -> Finding:
     """Where one reference stands. `history`: all that is known of the key, newest first."""
     if reference.version_id is not None:
-        return _by_version(reference, history)
+        return _by_version(reference, history, fits)
     versions = [row for row in history if row.entry.kind is EntryKind.VERSION]
     current = next((row for row in history if row.was_current(moment)), None)
     doubt = _doubt(history, current, moment)
     here = current if current is not None and current.entry.kind is EntryKind.VERSION else None
     search = _Search(reference, [row for row in versions if not row.is_gone], fits)
     if here is not None and not here.is_gone and (fit := fits(reference, here)) is not Fit.NO:
-        if doubt is not None and reference.by_key_alone:
+        if doubt is not None and (reference.by_key_alone or fit is Fit.UNKNOWN):
             return _found(
                 reference, Standing.UNCERTAIN, here, Fit.UNKNOWN, f"its state is uncertain: {doubt}"
             )
-        return _found(reference, Standing.MATCH, here, fit, "current at the moment")
+        found = _found(reference, Standing.MATCH, here, fit, "current at the moment")
+        return replace(found, doubted=doubt is not None)
     near = search.within(StoreMs(moment - guard.before_ms), StoreMs(moment + guard.after_ms))
     if near is not None:
         return _near(reference, here, near, search.fit, moment)
@@ -165,7 +174,13 @@ def resolve(
     return Finding(reference, Standing.LOST, None, proven=False, reason=_why_lost(versions, here))
 
 
-def _by_version(reference: Reference, history: Sequence[Row]) -> Finding:
+def in_doubt(history: Sequence[Row], moment: StoreMs) -> bool:
+    """Whether the index alone cannot tell what was current at the moment."""
+    current = next((row for row in history if row.was_current(moment)), None)
+    return _doubt(history, current, moment) is not None
+
+
+def _by_version(reference: Reference, history: Sequence[Row], fits: Fits) -> Finding:
     for row in history:
         if row.entry.version_id == reference.version_id and row.entry.kind is EntryKind.VERSION:
             if row.is_gone:
@@ -173,6 +188,10 @@ def _by_version(reference: Reference, history: Sequence[Row]) -> Finding:
                 return Finding(reference, Standing.LOST, None, proven=False, reason=why)
             if reference.version_id == NULL_VERSION and fit_by_listing(reference, row) is Fit.NO:
                 break
+            meant = Reference(reference.key, sha256=reference.sha256)
+            if fits(meant, row) is Fit.NO:
+                why = f"version {reference.version_id} has other bytes than the database says"
+                return Finding(reference, Standing.LOST, None, proven=False, reason=why)
             return _found(reference, Standing.EXACT, row, Fit.YES, "named by its version id")
     why = f"version {reference.version_id} was never seen"
     return Finding(reference, Standing.LOST, None, proven=False, reason=why)

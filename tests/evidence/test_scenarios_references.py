@@ -7,10 +7,12 @@ from collections.abc import Iterable
 
 import pytest
 
+import restore.joint
 from restore.core.jointtext import CONSISTENT, INCONSISTENT, JointReport
 from restore.core.references import Guard, Reference, Standing
 from restore.joint import Compared, compare
 from tests.kit.evidencescene import Scene
+from walarchiver.cli.restorebucket import overrides_of
 from walarchiver.core.version import StoreMs
 
 GUARD = Guard.of(skew_low_ms=0, skew_high_ms=0, app_lag_ms=0)
@@ -76,13 +78,12 @@ def test_what_the_application_did_just_before_or_after_its_commit_is_found_withi
 def test_a_version_that_the_database_names_is_found_though_the_key_was_overwritten(scene: Scene) -> None:
     """[scenario 11]"""
     named = scene.evidence.put("k", b"named")
-    moment = scene.moment()
     scene.evidence.put("k", b"later")
     scene.evidence.delete("k")
     gone = scene.evidence.put("gone", b"1")
     scene.evidence.put("gone", b"2")
     scene.evidence.purge("gone", gone)
-    scene.moment()
+    moment = scene.moment()
     scene.scan()
     references = [
         Reference(scene.key("k"), version_id=named),
@@ -124,3 +125,75 @@ def test_a_reference_that_the_listing_missed_is_asked_for_by_itself_before_it_co
     report, _ = _compare(model_scene, moment, [Reference(model_scene.key("new"))])
     assert report.verdict == CONSISTENT
     assert report.tally.standings[Standing.MATCH] == 1
+
+
+def test_of_several_references_to_a_key_what_was_current_stays(model_scene: Scene) -> None:
+    """A table of all versions of a document must not put an old one on top."""
+    old = model_scene.evidence.put("k", b"old")
+    model_scene.moment()
+    new = model_scene.evidence.put("k", b"new")
+    for name in ("twice", "thrice"):
+        first = model_scene.evidence.put(name, b"first")
+        model_scene.moment()
+        second = model_scene.evidence.put(name, b"second")
+        model_scene.evidence.delete(name)
+        model_scene.named |= {f"{name} first": first, f"{name} second": second}
+    moment = model_scene.moment()
+    model_scene.scan()
+    references = [Reference(model_scene.key("k"), version_id=each) for each in (old, new)]
+    for name, order in (("twice", ("first", "second")), ("thrice", ("second", "first"))):
+        ids = [model_scene.named[f"{name} {which}"] for which in order]
+        references += [Reference(model_scene.key(name), version_id=each) for each in ids]
+    report, _ = _compare(model_scene, moment, references)
+    assert report.verdict == CONSISTENT
+    wants = overrides_of(report, accept_older=False)
+    chosen = {key: want.row.entry.version_id for key, want in wants.items() if want.row is not None}
+    assert chosen == {
+        model_scene.key(name): model_scene.named[f"{name} second"] for name in ("twice", "thrice")
+    }
+
+
+def test_many_references_that_stand_well_crowd_out_no_other(
+    model_scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore.joint, "LISTED_MAX", 2)
+    references = [
+        Reference(model_scene.key(f"plain{n}"), version_id=model_scene.evidence.put(f"plain{n}", b"1"))
+        for n in range(3)
+    ]
+    for n in range(3):
+        version = model_scene.evidence.put(f"deleted{n}", b"1")
+        model_scene.evidence.delete(f"deleted{n}")
+        references.append(Reference(model_scene.key(f"deleted{n}"), version_id=version))
+    references.append(Reference(model_scene.key("lost")))
+    moment = model_scene.moment()
+    model_scene.scan()
+    report, found = _compare(model_scene, moment, references)
+    assert found == {"lost": Standing.LOST, "deleted0": Standing.EXACT, "deleted1": Standing.EXACT}
+    assert (report.listed_all, report.unlisted_near) == (False, 1)
+
+
+def test_bytes_are_read_although_the_database_names_the_version(model_scene: Scene) -> None:
+    version = model_scene.evidence.put("k", b"12345")
+    moment = model_scene.moment()
+    model_scene.scan()
+    for body, standing in ((b"12345", None), (b"54321", Standing.LOST)):
+        digest = hashlib.sha256(body).hexdigest()
+        references = [Reference(model_scene.key("k"), version_id=version, sha256=digest)]
+        report, found = _compare(model_scene, moment, references, deep=True)
+        assert (report.read_objects, found.get("k")) == (1, standing)
+
+
+def test_a_version_removed_since_the_listing_does_not_pass_for_one_that_cannot_be_read(
+    model_scene: Scene,
+) -> None:
+    version = model_scene.evidence.put("k", b"1")
+    model_scene.evidence.put("k2", b"1")
+    moment = model_scene.moment()
+    model_scene.scan()
+    model_scene.evidence.purge("k", version)
+    digest = hashlib.sha256(b"1").hexdigest()
+    references = [Reference(model_scene.key(name), sha256=digest) for name in ("k", "k2")]
+    report, found = _compare(model_scene, moment, references, deep=True)
+    assert found == {"k": Standing.LOST}
+    assert report.verdict == INCONSISTENT

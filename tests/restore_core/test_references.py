@@ -128,6 +128,16 @@ def test_an_upload_in_parts_seen_only_after_the_moment_is_uncertain_for_a_name_a
     assert found(Reference("k"), history((-100, "aa-2"), seen_ms=-50_000)).standing is Standing.MATCH
 
 
+def test_a_match_that_only_the_bytes_could_tell_is_no_plain_one() -> None:
+    moment = StoreMs(NOON)
+    told = found(Reference("k", etag="aa-2"), history((-100, "aa-2")))
+    assert (told.doubted, told.plain(moment)) == (True, False)
+    sure = found(Reference("k", etag="aa"), history((-100, "aa")))
+    assert (sure.doubted, sure.plain(moment)) == (False, True)
+    unread = found(Reference("k", sha256="0" * 64), history((-100, "aa-2")))
+    assert unread.standing is Standing.UNCERTAIN
+
+
 @pytest.mark.parametrize(
     ("reference", "etag", "fit"),
     [

@@ -41,6 +41,19 @@ def report_text(header: PlanHeader, digest: Digest, report: Report) -> str:
     lines += [f"{report.bytes_copied:>12,}  bytes copied", ""]
     lines.append(f"verified: {report.verified:,} keys listed again, {report.faults_found:,} not as written")
     lines += [f"  {key_text(fault.key)}: {fault.why}" for fault in report.faults[:SHOWN_MAX]]
+    lines += _unexpected(report)
+    return "\n".join(lines)
+
+
+def left_lines(report: Report) -> list[str]:
+    """What did not go as planned, for an answer that tells of more than the bucket."""
+    counts = [f"{count:,}  {_SAID[outcome]}" for outcome, count in report.outcomes.items()]
+    faults = [f"{key_text(fault.key)}: {fault.why}" for fault in report.faults[:SHOWN_MAX]]
+    return [line for line in (*counts, *faults, *_unexpected(report)) if line]
+
+
+def _unexpected(report: Report) -> list[str]:
+    lines: list[str] = []
     if report.replanned_found:
         lines += [
             "",
@@ -55,7 +68,7 @@ def report_text(header: PlanHeader, digest: Digest, report: Report) -> str:
         ]
         if len(report.unsettled) > SHOWN_MAX:
             lines.append("  and more, see the journal beside the plan")
-    return "\n".join(lines)
+    return lines
 
 
 def report_members(report: Report) -> dict[str, object]:

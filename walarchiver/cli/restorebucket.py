@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from restore.bucketrestore import Report
 from restore.core.bucketmoment import database_moment
 from restore.core.bucketstate import Want
 from restore.core.jointtext import JointReport, joint_members, joint_text
@@ -25,7 +26,7 @@ from walarchiver.bucketassembly import bucket_section
 from walarchiver.cli.asking import Answer
 from walarchiver.cli.bucketindex import bring_index, sides_of
 from walarchiver.cli.bucketplaces import gather
-from walarchiver.cli.bucketreport import report_members, report_status
+from walarchiver.cli.bucketreport import left_lines, report_members, report_status
 from walarchiver.cli.bucketrestore import BucketJob, carry_out, planned
 from walarchiver.cli.context import Context
 from walarchiver.core.moment import CommitTime, format_rfc3339
@@ -125,7 +126,7 @@ def restore_bucket(
         plan = planned(context, host, asked, gathered, overrides)
         job = BucketJob.of(context, host, asked, plan, gathered.buckets)
         done = carry_out(job)
-        return _told(job, report, report_members(done), report_status(done))
+        return _told(job, report, done)
 
 
 def _compared(context: Context, host: Host, found: Answer, time: CommitTime, dsn: str) -> JointReport:
@@ -140,19 +141,24 @@ def _compared(context: Context, host: Host, found: Answer, time: CommitTime, dsn
 
 
 def overrides_of(report: JointReport, *, accept_older: bool) -> Mapping[str, Want]:
-    """The keys that the database knows better than the moment does."""
-    chosen = {**dict.fromkeys(SETTLED, True), Standing.OLDER: accept_older}
-    return {
-        finding.reference.key: finding.want
-        for finding in report.findings
-        if chosen.get(finding.standing, False)
-        and finding.row is not None
-        and not _current(finding, report.moment)
-    }
+    """The keys that the database knows better than the moment does; of several versions the newest."""
+    accepted = {*SETTLED, Standing.OLDER} if accept_older else SETTLED
+    chosen: dict[str, Finding] = {}
+    for finding in report.findings:
+        key = finding.reference.key
+        if finding.standing not in accepted or finding.row is None or key in report.held:
+            continue
+        if finding.plain(report.moment):
+            continue
+        before = chosen.get(key)
+        if before is None or _began(before) < _began(finding):
+            chosen[key] = finding
+    return {key: finding.want for key, finding in chosen.items()}
 
 
-def _current(finding: Finding, moment: StoreMs) -> bool:
-    return finding.row is not None and finding.row.was_current(moment)
+def _began(finding: Finding) -> tuple[int, int]:
+    assert finding.row is not None, "what stands well, or is older, has a version"
+    return finding.row.placed.begin, finding.row.placed.until
 
 
 def _asked(args: argparse.Namespace, moment: StoreMs) -> argparse.Namespace:
@@ -183,20 +189,31 @@ def _asked(args: argparse.Namespace, moment: StoreMs) -> argparse.Namespace:
     )
 
 
-def _told(
-    job: BucketJob, report: JointReport | None, restored: dict[str, object], restored_status: int
-) -> Joint:
+def _told(job: BucketJob, report: JointReport | None, done: Report) -> Joint:
     header = job.plan.header
     place = f"{job.buckets.target.url}" + (f" below {header.to_prefix!r}" if header.to_prefix else "")
     text = f"bucket: {place} holds what was there at {header.requested}: {job.summary}"
-    members: dict[str, object] = {"plan": header.id, "target": job.buckets.target.url, **restored}
+    restored_status = report_status(done)
+    if restored_status:
+        text += "\n" + "\n".join(f"  {line}" for line in left_lines(done))
+    members: dict[str, object] = {
+        "plan": header.id,
+        "target": job.buckets.target.url,
+        **report_members(done),
+    }
     if report is None:
         return Joint(
             f"{text}\nnot compared with the database", {**members, "joint": None}, restored_status, None
         )
     text = f"{text}\n{joint_text(report, listed=LISTED)}"
     members["joint"] = joint_members(report)
-    if report.tally.consistent:
+    if report.tally.consistent and not report.unlisted_near:
         return Joint(text, members, restored_status, None)
-    wrong = Inconsistent("the database refers to objects that the bucket does not have as of the moment")
+    if report.tally.consistent:
+        wrong = Inconsistent(
+            f"{report.unlisted_near:,} references mean another version than the bucket held at the moment, "
+            "more than are looked after one by one: these keys hold what they held then"
+        )
+    else:
+        wrong = Inconsistent("the database refers to objects that the bucket does not have as of the moment")
     return Joint(text, members, wrong.exit_status, wrong)
