@@ -99,8 +99,8 @@ class Archiver:
     async def archive(self, name: str, path: Path) -> Archived:
         """Return only when the file would outlive this host.
 
-        Raises NotAWalFile, FileMissing, CorruptSegment, WrongCluster, SegmentConflict: refused, nothing recorded;
-        SegmentChanged, StoreUnavailable, LedgerContended: not acknowledged, ask again.
+        Raises NotAWalFile, FileMissing, CorruptSegment, WrongCluster, SegmentConflict: refused, nothing
+        recorded; SegmentChanged, StoreUnavailable, LedgerContended: not acknowledged, ask again.
         """
         file = parse_wal_file(name, self.cluster.segment_size)
         identity = await asyncio.get_running_loop().run_in_executor(self._io, unchanged, path)
