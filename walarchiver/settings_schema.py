@@ -265,16 +265,16 @@ class BucketSettings:
         default=timedelta(seconds=60),
         metadata=key(
             DURATION,
-            "How long the application may take between storing (or deleting) an object and committing the row "
-            "that refers to it: that far from the asked moment a reference is still resolved.",
+            "How long the application may take between storing (or deleting) an object and committing the "
+            "row that refers to it: that far from the asked moment a reference is still resolved.",
         ),
     )
     scan: timedelta = field(
         default=timedelta(hours=1),
         metadata=key(
             DURATION,
-            "How often the daemon lists the whole bucket; the window for joint restores ends at the last time. "
-            "0s: never, `bucket scan` is run by somebody else.",
+            "How often the daemon lists the whole bucket; the window for joint restores ends at the last "
+            "time. 0s: never, `bucket scan` is run by somebody else.",
         ),
     )
     page_entries: int = field(
