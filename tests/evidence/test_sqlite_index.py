@@ -469,3 +469,31 @@ def test_a_part_that_is_lost_is_an_error_and_no_absence(tmp_path: Path) -> None:
     with pytest.raises(IndexUnavailable, match="part"):
         index.history("k000001")
     index.close()
+
+
+def test_threads_ask_parts_while_one_merges(tmp_path: Path) -> None:
+    index = ParquetIndex(tmp_path / "index.db", part_rows=200, changes_max=300)
+    index.ingest(ALL, entries(1000), asked=ASKED)
+    faults: list[BaseException] = []
+    names = [entry.key for entry in entries(1000)]
+
+    def ask() -> None:
+        try:
+            for _ in range(6):
+                assert index.totals(StoreMs(10**9), prefix="k").objects == 1000
+                assert [row.entry.key for row in index.as_of(StoreMs(10**9))] == names
+                assert [key for key, rows in index.histories(names[::50]) if rows] == names[::50]
+        except BaseException as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    newer = [version(name, "new", 10**6, latest=True) for name in names]
+    shown = [entry for pair in zip(newer, entries(1000), strict=True) for entry in pair]
+    index.ingest(ALL, shown, asked=StoreMs(ASKED + 1))
+    assert index.rows_here == 0, "merged"
+    for thread in threads:
+        thread.join()
+    index.close()
+    assert not faults

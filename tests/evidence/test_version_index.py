@@ -83,7 +83,7 @@ def test_parquet_parts_answer_as_the_naive_index_does(data: st.DataObject) -> No
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("which", [*ENGINES, "parquet"])
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_engines_answer_as_the_naive_index_does_for_long(which: str, data: st.DataObject) -> None:
     assert_answers_as_the_naive_index(ENGINES.get(which, parquet), data)
