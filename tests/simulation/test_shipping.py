@@ -194,3 +194,50 @@ def test_an_index_of_another_prefix_is_not_brought_back(
     shipper(process, index, tmp_path).ship()
     assert kept_index(process.catalog, Watched("evidence", "other/")) is None
     assert kept_index(process.catalog, Watched("elsewhere", "files/")) is None
+
+
+def test_another_repository_gets_all_of_an_index_that_was_shipped_before(
+    index: VersionIndex, tmp_path: Path
+) -> None:
+    """Two clusters that watch one bucket, or a cluster whose repository is a new one."""
+    here, there = World(), World()
+    scanned(index, 100, "a", "b")
+    scanned(index, 200, "a")  # b was removed for ever
+    ships = [shipper(world.began(), index, tmp_path) for world in (here, there)]
+    assert [ship.ship().keys for ship in ships] == [2, 2]
+    scanned(index, 300, "a", "c")
+    for ship in ships:
+        ship.ship()
+    for number, world in enumerate((here, there)):
+        again = brought_back(world, tmp_path, f"again{number}")
+        assert rows(again, "a", "b", "c") == rows(index, "a", "b", "c")
+        again.close()
+
+
+def test_who_finds_that_another_began_to_ship_the_index_stops(index: VersionIndex, tmp_path: Path) -> None:
+    here, there = World(), World()
+    names = [f"{number:03}" for number in range(25)]
+    scanned(index, 100, *names)
+    other = shipper(there.began(), index, tmp_path, keys_max=10)
+    ship = shipper(here.began(), index, tmp_path, keys_max=10)
+    began: list[object] = []
+
+    def between(_shipped: object) -> None:
+        if not began:
+            began.append(other.ship())
+
+    with pytest.raises(WalarchiverError, match="elsewhere"):
+        ship.ship(between)
+    again = brought_back(there, tmp_path)
+    assert rows(again, *names) == rows(index, *names)
+    again.close()
+
+
+def test_a_listing_of_some_keys_does_not_count_as_how_far_the_index_reaches(
+    world: World, index: VersionIndex, tmp_path: Path
+) -> None:
+    process = world.began()
+    scanned(index, 100, "a")
+    index.observe(Observation(at(200), "scan", '{"prefix":"files/a"}'))
+    shipper(process, index, tmp_path).ship()
+    assert kept(process).asked == at(100) * 1000

@@ -4,7 +4,8 @@ Rules (docs/format.md, `bucket_index`):
 - Only rows of versions that were removed for ever, and ends of uploads, cannot be listed again; but a piece
   holds all rows of a key, so that the last piece that names a key is right alone.
 - One index file ships under one generation. A generation is gone on with only by the writer that wrote its
-  newest piece; everybody else begins one of his own, with everything he knows.
+  newest piece, in the ledger that has it; everybody else begins one of his own, with everything he knows.
+  So two clusters that share an index each get all of it; whoever finds that another has begun stops.
 - A piece counts once its record is in the ledger; only then are its keys marked as shipped. So a crash in
   between ships them twice, which changes nothing.
 - Without a changed key the newest complete listing is told once an hour: it is how far the index reaches.
@@ -12,6 +13,7 @@ Rules (docs/format.md, `bucket_index`):
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -93,8 +95,12 @@ class Shipper:
         done = Shipped()
         generation = self._generation()
         more = False
-        while keys := self._index.unshipped(keys_max=self._keys_max):
-            change = self._index.changes
+        while True:
+            change = self._index.changes  # before it is known whose turn it is: see _generation
+            self._check_ours(generation)
+            keys = self._index.unshipped(keys_max=self._keys_max)
+            if not keys:
+                break
             more = len(keys) == self._keys_max
             if not more:
                 done = self._told(done, self._ship_observations(generation), progress)
@@ -120,22 +126,40 @@ class Shipper:
         return done
 
     def _generation(self) -> str:
-        """The generation of this index; a new one when there is none, or somebody else writes to it."""
-        known = [seen.value for seen in self._index.observations() if seen.kind == GENERATION]
-        if known:
-            writer = self._ledger.catalog.index_writer(self._watched.bucket, known[-1])
-            if writer in (None, self._writer):
-                return known[-1]
-            self._index.unship_all()
+        """The generation of this index; a new one when this ledger has none of it from this writer."""
+        known = self._newest_generation()
+        if known is not None:
+            writer = self._ledger.catalog.index_writer(self._watched.bucket, known)
+            if writer == self._writer:
+                return known
         generation = self._random.token(8).hex()
         self._index.observe(Observation(self._asked(), GENERATION, generation))
+        if known is not None:  # only now: who counted changes after this sees the new generation
+            self._index.unship_all()
         return generation
+
+    def _newest_generation(self) -> str | None:
+        known = [seen.value for seen in self._index.observations() if seen.kind == GENERATION]
+        return known[-1] if known else None
+
+    def _check_ours(self, generation: str) -> None:
+        """Nobody else has begun to ship this index. Raises LedgerBroken."""
+        if self._newest_generation() != generation:
+            raise LedgerBroken(
+                f"another process began to ship the index of {self._watched.bucket} elsewhere",
+                hint="Do two clusters watch this bucket? The next scan ships all of it again.",
+            )
 
     def _asked(self) -> StoreMs:
         """The newest moment of which the index tells all: the beginning of its last complete listing."""
         return max(
-            (seen.at for seen in self._index.observations() if seen.kind == "scan"), default=StoreMs(0)
+            (seen.at for seen in self._index.observations() if seen.kind == "scan" and self._covers(seen)),
+            default=StoreMs(0),
         )
+
+    def _covers(self, scan: Observation) -> bool:
+        """Whether everything watched was listed, not only what has a longer prefix."""
+        return self._watched.prefix.startswith(str(json.loads(scan.value).get("prefix", "")))
 
     def _ship_rows(self, generation: str, keys: Sequence[str], *, whole: bool) -> tuple[int, int]:
         rows = (row for key in keys for row in reversed(self._index.history(key)))
