@@ -244,3 +244,23 @@ def test_another_machine_gets_the_index_from_the_repository(application: Applica
     assert rebuilt["bucket_index"]["rows"] == 3  # two, and one of them again as it was later
     state = scene.json("bucket", "as-of", "--at", "latest", config=config)
     assert state["objects"] == 1
+
+
+def test_doctor_examines_the_bucket_and_the_query(application: Application) -> None:
+    scene = application.scene
+    application.store("one")
+    scene.json("bucket", "scan")
+    told = scene.call("doctor", "--output", "json").json
+    found = {
+        one["name"]: one["level"] for one in told["findings"] if one["name"].startswith(("bucket", "ref"))
+    }
+    names = ("bucket", "bucket rules", "bucket listing", "bucket clock", "bucket index", "references")
+    assert found == dict.fromkeys(names, "ok")
+    application.s3.put_bucket_versioning(
+        Bucket=application.bucket, VersioningConfiguration={"Status": "Suspended"}
+    )
+    config = scene.stage.config
+    config.write_text(config.read_text().replace("SELECT storage_key, sha256", "SELECT storage_key"))
+    told = scene.call("doctor", "--output", "json").json
+    found = {one["name"]: one["level"] for one in told["findings"]}
+    assert (found["bucket"], found["references"]) == ("fail", "warn")

@@ -17,6 +17,7 @@ from walarchiver.core.moment import format_rfc3339
 from walarchiver.errors import Untrusted
 from walarchiver.operate.archivesettings import archive_settings
 from walarchiver.operate.daemon import ask_server
+from walarchiver.operate.doctorbucket import bucket_findings
 from walarchiver.operate.doctorhost import (
     data_directory_findings,
     disk_findings,
@@ -70,6 +71,7 @@ class _Doctor:
             ("state", lambda: state_findings(self._host.settings.server.state)),
             ("storage", self._storage),
             ("repository", self._repositories),
+            ("bucket", lambda: bucket_findings(self._host, self._cluster, self._section)),
         )
         for name, look in parts:
             self._progress(f"doctor: {name}")

@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -39,7 +39,9 @@ class ReferenceRow:
     size: int | None
 
 
-def read_references(dsn: str, query: str, *, dbname: str | None = None) -> Iterator[ReferenceRow]:
+def read_references(
+    dsn: str, query: str, *, dbname: str | None = None
+) -> Generator[ReferenceRow, None, None]:
     """The rows of the query, in its order. `dbname`: instead of the dsn's.
 
     Raises ConfigError for a query that cannot be used, DatabaseUnavailable.
