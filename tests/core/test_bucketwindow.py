@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -264,6 +265,21 @@ def test_a_moment_is_reachable_exactly_when_its_verdict_is_complete(
             assert after is None or after > moment
     for bound in (*found.starts, *found.ends):
         assert bound.told
+
+
+@given(observed)
+def test_asking_more_often_changes_nothing_while_the_answers_are_the_same(
+    seen: Sequence[Observation],
+) -> None:
+    ordered = sorted(seen, key=lambda one: one.at)
+    more = list(ordered)
+    for kind in ("versioning", "lifecycle"):
+        asked = [one for one in ordered if one.kind == kind]
+        for one, after in pairwise(asked):
+            if one.value == after.value:
+                between = range(one.at, after.at, DAY_MS // 7)
+                more += [Observation(StoreMs(at), kind, one.value) for at in between if at != one.at]
+    assert window(*more, retention_days=9) == window(*ordered, retention_days=9)
 
 
 @given(observed)

@@ -188,8 +188,8 @@ def window_of(
     """
     seen = [one for one in observations if one.at <= now]
     scans = sorted(o.at for o in seen if o.kind == "scan" and prefix.startswith(parse_scan(o.value)))
-    answers = [(o.at, Versioning(o.value)) for o in seen if o.kind == "versioning"]
-    rules = [(o.at, parse_rules(o.value)) for o in seen if o.kind == "lifecycle"]
+    answers = [(at, Versioning(value)) for at, value in _turns(seen, "versioning")]
+    rules = [(at, parse_rules(value)) for at, value in _turns(seen, "lifecycle")]
     starts = _lifecycle_bounds(rules, now)
     if not scans:
         told = "the bucket was never listed completely"
@@ -205,6 +205,17 @@ def window_of(
     holes.sort(key=lambda hole: (hole.since, hole.until))
     alarms = _alarms(answers, rules, retention_ms, now)
     return Window(tuple(starts), tuple(ends), tuple(holes), tuple(alarms))
+
+
+def _turns(seen: Sequence[Observation], kind: str) -> list[tuple[StoreMs, str]]:
+    """The answers of a kind, of equal ones in a row only the first and the last: nothing rests on others."""
+    answers: list[tuple[StoreMs, str]] = []
+    for one in seen:
+        if one.kind == kind:
+            if [value for _, value in answers[-2:]] == [one.value, one.value]:
+                answers.pop()
+            answers.append((one.at, one.value))
+    return answers
 
 
 def guaranteed_since(days: int, now: StoreMs) -> StoreMs:
