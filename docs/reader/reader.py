@@ -122,7 +122,7 @@ def unsealed(stored, want, key_of):  # section 3: the plain bytes of the object 
         chunk = stream[56 + n * 16400 : 56 + (n + 1) * 16400]
         frame += cipher.decrypt((base ^ n).to_bytes(12, "big"), chunk, None)
     return inflated(frame, head["raw"])
-def files(records):  # section 5: {name: (digest, [(object, header)])} of files in force and backups' parts
+def files(records):  # section 5: {name: (digest, [(object, header)])} of files in force, and parts
     found, stored = {}, {}
     for r in records:
         if r["kind"] in ("wal", "history", "label"):
@@ -131,10 +131,13 @@ def files(records):  # section 5: {name: (digest, [(object, header)])} of files 
             found.setdefault(r["name"], stored.setdefault((r["name"], r["digest"]), this))
         elif r["kind"] == "supersede" and found.get(r["name"], [None])[0] == r["old"]:
             found[r["name"]] = stored.get((r["name"], r["new"]), found[r["name"]])
-        for part in r["parts"] if r["kind"] == "part" else ():
-            head = {"kind": "base", "name": r["backup"], "part": part["n"], "raw": part["raw"]}
-            name = f"{r['backup']}/{part['stream']}.{part['role']}.{part['offset']:015}"
-            found[name] = part["digest"], [(part["object"], head)]
+        kinds = {"part": "base", "pin": "pin", "bucket_index": "bindex", "bucket_journal": "bjournal"}
+        for part in r.get("parts", [r]) if r["kind"] in kinds else ():
+            own, of = r.get("pin", r.get("backup")), r.get("generation", r.get("journal"))
+            head = {"kind": kinds[r["kind"]], "name": own or f"{r['bucket']}/{of}", "part": part["n"]}
+            head["raw"] = part.get("raw", part.get("len"))
+            last = f"{part['stream']}.{part['role']}.{part['offset']:015}" if "stream" in part else part["n"]
+            found[f"{own or of}/{last}"] = part["digest"], [(part["object"], head)]
     return found
 def main(folder, key, out=None, only=""):
     folder, (repo, root, *mine) = pathlib.Path(folder), key_file(pathlib.Path(key).read_text())

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,16 @@ import walarchiver.backup
 from tests.simulation.test_archiver import HISTORY, LABEL
 from tests.simulation.test_backup import MANIFEST, STREAMS, played, take
 from tests.simulation.world import SYSTEM, World, name_of, segment_bytes, wal_file
+from walarchiver.bucketports import Observation
+from walarchiver.core.lsn import Lsn
+from walarchiver.core.moment import CommitTime
+from walarchiver.core.pinning import PinnedVersion
+from walarchiver.core.version import StoreMs
+from walarchiver.evidence.journalsink import Keeping, RepositorySink
+from walarchiver.evidence.openindex import open_index
+from walarchiver.evidence.parquetrows import read_table
+from walarchiver.evidence.pins import Pinned, write_pin
+from walarchiver.evidence.shipping import Shipper, Watched
 from walarchiver.format.codec import KNOWN_KINDS
 from walarchiver.format.records import WalRecord
 from walarchiver.storage.directory import DirectoryStore
@@ -131,6 +142,53 @@ def test_each_custodian_alone_lists_and_gets_everything(scene: Scene, tmp_path: 
 def test_a_name_opens_only_what_begins_with_it(scene: Scene, tmp_path: Path) -> None:
     assert scene.read(tmp_path / "out", name_of(2)).returncode == 0
     assert [path.name for path in (tmp_path / "out" / SYSTEM).iterdir()] == [name_of(2)]
+
+
+def test_what_is_kept_of_the_bucket_is_opened_too(scene: Scene, tmp_path: Path) -> None:
+    process = scene.world.began()
+    keeping = Keeping(process.depositor, process.ledger)
+    restore, pin = "20261122T143206Z-1f2e3d4c", "20261122T143207Z-1f2e3d4c"
+    RepositorySink(lambda: keeping, bucket="evidence.1", restore=restore).put("plan", 0, b'{"result":0}\n')
+    pinned = Pinned(
+        pin=pin,
+        backup=scene.backup,
+        timeline=1,
+        lsn=Lsn(0x3000148),
+        time=CommitTime(1_795_357_926_000_000),
+        cutoff=StoreMs(1_795_357_926_000),
+        kept_in="",
+        reason="a test",
+    )
+    versions = [PinnedVersion(f"key {n}", f"v{n}", n, "", StoreMs(n), "STANDARD") for n in range(3)]
+    watched = Watched("evidence.1", "")
+    write_pin(
+        pinned,
+        watched,
+        iter(versions),
+        depositor=process.depositor,
+        ledger=process.ledger,
+        folder=tmp_path,
+        part_rows=2,
+    )
+    with closing(open_index(tmp_path / "index.sqlite")) as index:
+        index.observe(Observation(StoreMs(5000), "scan", "{}"))
+        Shipper(
+            index,
+            watched,
+            depositor=process.depositor,
+            ledger=process.ledger,
+            writer=process.signer.id,
+            random=scene.world.random,
+            folder=tmp_path,
+        ).ship()
+        (generation,) = [seen.value for seen in index.observations() if seen.kind == "generation"]
+    done = scene.read(tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    below = tmp_path / "out" / SYSTEM
+    assert (below / restore / "0").read_bytes() == b'{"result":0}\n'
+    rows = [row for n in (0, 1) for row in read_table(("key", "size"), below / pin / str(n))]
+    assert rows == [("key 0", 0), ("key 1", 1), ("key 2", 2)]
+    assert b'"kind":"scan"' in (below / generation / "0").read_bytes()
 
 
 def test_a_writer_lists_and_opens_nothing(scene: Scene, tmp_path: Path) -> None:

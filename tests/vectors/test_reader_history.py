@@ -24,7 +24,7 @@ from walarchiver.format.seal import plain_digest
 from walarchiver.ledger import fact
 from walarchiver.storage.directory import DirectoryStore
 
-LINES_MAX = 180
+LINES_MAX = 183
 
 
 @pytest.fixture
