@@ -139,5 +139,9 @@ def act(data: st.DataObject, index: VersionIndex, naive: NaiveIndex) -> None:
         case _:
             name = data.draw(key)
             rows = naive.history(name) if data.draw(st.booleans()) else ()
+            others = [(other, naive.history(other)) for other in data.draw(st.lists(key, max_size=3))]
             for one in (index, naive):
                 one.load(name, rows)
+                assert one.load_many([*others, (name, rows)]) == sum(len(each) for _, each in others) + len(
+                    rows
+                )

@@ -71,6 +71,13 @@ class NaiveIndex:
         self._rows[key] = tuple(rows)
         self._pending.pop(key, None)
 
+    def load_many(self, histories: Iterable[tuple[str, tuple[Row, ...]]]) -> int:
+        total = 0
+        for key, rows in histories:
+            self.load(key, rows)
+            total += len(rows)
+        return total
+
     def history(self, key: str) -> tuple[Row, ...]:
         return tuple(shown(row, self._habit) for row in self._rows.get(key, ()))
 

@@ -266,10 +266,8 @@ def load_index(
         with tempfile.TemporaryDirectory(prefix="walarchiver-index-", dir=folder) as place:
             file = Path(place) / "rows.parquet"
             file.write_bytes(content)
-            for key, rows in groupby(read_rows(file), key=lambda row: row.entry.key):
-                loaded = _newest_first(rows)
-                total += len(loaded)
-                index.load(key, loaded)
+            keys = groupby(read_rows(file), key=lambda row: row.entry.key)
+            total += index.load_many((key, _newest_first(rows)) for key, rows in keys)
     return total
 
 

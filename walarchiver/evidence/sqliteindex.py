@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from walarchiver.bucketports import Change, Ingested, KeyRange, Observation, Totals, Uncertain
@@ -34,6 +35,8 @@ from walarchiver.evidence.sqliteclasses import Classes
 from walarchiver.evidence.sqlitefile import FINISHING, IndexFile
 from walarchiver.evidence.sqliteingest import ROWS_AT_ONCE, Base, NoBase, Taking, Writes
 from walarchiver.evidence.sqlitequestions import Bounds, Questions, bounds
+
+_LOADED_AT_ONCE = 5_000
 
 
 class SqliteIndex:
@@ -85,14 +88,22 @@ class SqliteIndex:
             )
 
     def load(self, key: str, rows: Iterable[Row]) -> None:
-        whole = key_bytes(key)
-        new = stored_rows(tuple(rows), self._classes.number)
-        with self._file.writing() as db:
-            writes = Writes()
-            old, is_in_base = self._stored(db, whole)
-            writes.put(whole, old, new, is_in_base=is_in_base)
-            writes.write(db, is_pending=False)
-            db.execute("DELETE FROM pending WHERE key=?", (whole,))
+        self.load_many(((key, tuple(rows)),))
+
+    def load_many(self, histories: Iterable[tuple[str, tuple[Row, ...]]]) -> int:
+        total, coming = 0, iter(histories)
+        while several := list(islice(coming, _LOADED_AT_ONCE)):
+            number = self._classes.number
+            new = {key_bytes(key): stored_rows(rows, number) for key, rows in several}
+            with self._file.writing() as db:
+                writes = Writes()
+                for key, stored in new.items():
+                    old, is_in_base = self._stored(db, key)
+                    writes.put(key, old, stored, is_in_base=is_in_base)
+                writes.write(db, is_pending=False)
+                db.executemany("DELETE FROM pending WHERE key=?", ((key,) for key in new))
+            total += sum(len(rows) for _, rows in several)
+        return total
 
     # --- questions
     def history(self, key: str) -> tuple[Row, ...]:
