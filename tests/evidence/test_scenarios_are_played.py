@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("evidence", "contracts")
+FOLDERS = ("evidence", "contracts", "simulation", "integration")
 
 SCENARIOS = {
     1: "as-of between versions and markers",
@@ -37,7 +37,6 @@ SCENARIOS = {
 }
 NOT_YET = {
     23: "there is no prune; the model keeps locked versions (tests/models3/test_conditions.py)",
-    24: "there are no pins",
 }
 
 
