@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,11 +18,13 @@ from restore.core.bucketstate import want_of
 from walarchiver.assembly import Host
 from walarchiver.bucketassembly import bucket_at, bucket_section, index_path
 from walarchiver.bucketports import EvidenceBucket, LifecycleRule, VersionIndex
+from walarchiver.catalog import Catalog
 from walarchiver.core.moment import as_datetime
 from walarchiver.core.pinning import PinnedVersion, copies_endangered_by, endangered_by
 from walarchiver.core.version import EntryKind, Row, StoreMs
-from walarchiver.errors import ConfigError, StoreDenied
+from walarchiver.errors import ConfigError, StoreDenied, UsageError
 from walarchiver.evidence.copymemory import CopyMemory
+from walarchiver.format.records import PinRecord
 from walarchiver.settings_schema import BucketSettings
 from walarchiver.storage.options import S3Location
 
@@ -61,6 +63,32 @@ def open_copies(host: Host, cluster: str | None) -> EvidenceBucket | None:
     """The backup bucket; the caller closes it. Raises ConfigError, StoreDenied."""
     section = copies_section(host, cluster)
     return None if section is None else bucket_at(host, section)
+
+
+def pin_named(catalog: Catalog, pin: str) -> PinRecord:
+    """The record of a pin. Raises UsageError."""
+    found = next((one for one in catalog.pins() if one.pin == pin), None)
+    if found is None:
+        raise UsageError(f"there is no pin {pin}", hint="`walarchiver bucket pins` lists them.")
+    return found
+
+
+def copies_beside(
+    host: Host, cluster: str | None, record: PinRecord, warn: Callable[[str], None]
+) -> EvidenceBucket | None:
+    """The bucket with a pin's copies, where it is configured; the caller closes it. Raises ConfigError."""
+    if not record.kept_in:
+        return None
+    found = open_copies(host, cluster)
+    if found is not None and found.url == record.kept_in:
+        return found
+    if found is not None:
+        found.close()
+    warn(
+        f"the copies of this pin lie in {record.kept_in}, which is not configured as `copies`: they are not "
+        "looked at"
+    )
+    return None
 
 
 def memory_of(host: Host, cluster: str | None) -> CopyMemory:

@@ -105,6 +105,12 @@ def test_a_weekly_pin_is_whole_from_the_backup_bucket_after_the_rule_was_there(
     reader = scene.reader()
     told = scene.json("bucket", "pin", "--verify", made["id"], "--deep", config=reader)
     assert (told["found"]["copy"], told["lost"]) == (3, [])
+    app.server.app("new")
+    words = ("bucket", "restore", "--pin", made["id"], "--into", "new/then")
+    assert scene.json(*words, config=reader)["keys"]["copied"] == 3  # a dry run
+    assert scene.json(*words, "--apply", config=reader)["bytes"] == 16
+    (only,) = app.server.state.bucket("new").history("then/case/2")
+    assert b"".join(only.body.chunks()) == b"second"
     alone = scene.call(
         *("bucket", "pin", "--verify", made["id"], "--output", "json"),
         config=application.without(reader, "copies"),

@@ -22,10 +22,11 @@ from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.core.pinning import PinnedVersion
 from walarchiver.core.version import StoreMs
-from walarchiver.errors import StoreUnavailable, WalarchiverError
+from walarchiver.errors import BucketNotVersioned, StoreUnavailable, WalarchiverError
 from walarchiver.evidence.contentcopies import ContentCopies, copy_name
 from walarchiver.evidence.copymemory import CopyMemory
 from walarchiver.evidence.pincheck import Found, PinCheck, PinReport
+from walarchiver.evidence.pinrestore import Fate, PinRestore
 from walarchiver.evidence.pins import Pinned, read_pin, write_pin
 from walarchiver.evidence.shipping import Watched
 from walarchiver.format.records import PinRecord
@@ -42,6 +43,7 @@ class Pins:
 
     scene: Scene
     backup: S3EvidenceBucket
+    stack: ExitStack
     world: World = field(default_factory=World)
     read_bytes: int = 0
 
@@ -88,6 +90,13 @@ class Pins:
         check = PinCheck(self.scene.bucket, self.backup if backup else None, deep=deep, threads=2)
         return check.run(self.opened())
 
+    def open(self, name: str, prefix: str = "") -> S3EvidenceBucket:
+        bucket = S3EvidenceBucket(
+            S3Location(name, prefix), self.scene.evidence.options, RealClock(), SystemRandom()
+        )
+        self.stack.callback(bucket.close)
+        return bucket
+
     def contents(self) -> dict[str, bytes]:
         """What the backup bucket holds."""
         app = self.scene.model.state.bucket("kept")
@@ -106,7 +115,7 @@ def pins(model_scene: Scene) -> Iterator[Pins]:
             S3Location("kept", "here/"), model_scene.evidence.options, RealClock(), SystemRandom()
         )
         stack.callback(backup.close)
-        yield Pins(model_scene, backup)
+        yield Pins(model_scene, backup, stack)
 
 
 def lay_out(scene: Scene) -> StoreMs:
@@ -261,6 +270,41 @@ def test_what_somebody_put_on_top_of_a_copy_does_not_hide_it(pins: Pins) -> None
     pins.scene.model.state.delete("kept", "here/" + name_of(b"two"))
     pins.backup.put("here/" + name_of(b"one"), b"two")
     assert pins.verified(deep=True).counts[Found.COPY] == 3
+
+
+def test_a_pin_is_restored_from_copies_where_nothing_is_and_a_second_time_writes_nothing(pins: Pins) -> None:
+    """[scenario 24]"""
+    moment = lay_out(pins.scene)
+    pins.pin(pins.copied(moment), kept_in=pins.backup.url)
+    expire(pins.scene)
+    pins.scene.model.app("new").put(f"old/{pins.scene.key('b')}", b"somebody's")
+    target = pins.open("new", "old/")
+    job = PinRestore(pins.scene.bucket, pins.backup, target, "old/", threads=2)
+    pins.scene.model.log.mark()
+    looked = job.look(pins.opened())
+    assert (looked.keys[Fate.COPIED], looked.keys[Fate.OTHER]) == (2, 1)
+    assert pins.scene.model.log.writes() == []
+    assert job.carry_out(pins.opened()) == looked
+    assert looked.listed == [(Fate.OTHER, pins.scene.key("b"))]
+    for name, content in (("a", b"one"), ("ü c", b"one"), ("b", b"somebody's")):
+        (only,) = pins.scene.model.state.bucket("new").history(f"old/{pins.scene.key(name)}")
+        assert b"".join(only.body.chunks()) == content
+    pins.scene.model.log.mark()
+    assert job.carry_out(pins.opened()).keys[Fate.THERE] == 2
+    assert pins.scene.model.log.writes() == []
+
+
+def test_without_copies_what_the_rule_took_is_lost_and_the_rest_is_restored(pins: Pins) -> None:
+    moment = lay_out(pins.scene)
+    pins.pin(pins.versions(moment))
+    expire(pins.scene)
+    pins.scene.model.app("new")
+    job = PinRestore(pins.scene.bucket, None, pins.open("new"), "", threads=2)
+    done = job.carry_out(pins.opened())
+    assert (done.keys[Fate.COPIED], done.keys[Fate.LOST]) == (1, 2)
+    pins.scene.model.app("flat", versioned=False)
+    with pytest.raises(BucketNotVersioned):
+        PinRestore(pins.scene.bucket, None, pins.open("flat"), "").carry_out(pins.opened())
 
 
 def test_a_backup_bucket_that_expires_objects_is_no_place_for_copies(pins: Pins) -> None:

@@ -25,12 +25,14 @@ from walarchiver.assembly import Archive, Host, depositor_of, open_archive
 from walarchiver.bucketassembly import bucket_of, multipart_time_of
 from walarchiver.bucketpins import (
     State,
+    copies_beside,
     danger_of,
     keep_by_retention,
     memory_of,
     new_pin_id,
     open_copies,
     pin_folder,
+    pin_named,
 )
 from walarchiver.bucketports import EvidenceBucket
 from walarchiver.bucketshipping import watched_of
@@ -273,20 +275,12 @@ class _Pace:
 def _verify(context: Context, args: argparse.Namespace) -> int:
     host = context.host()
     archive = open_archive(host, context.cluster, system=args.system)
-    record = next((one for one in archive.catalog.pins() if one.pin == args.verify), None)
-    if record is None:
-        raise UsageError(f"there is no pin {args.verify}", hint="`walarchiver bucket pins` lists them.")
+    record = pin_named(archive.catalog, args.verify)
     with ExitStack() as stack:
         watched = stack.enter_context(closing(bucket_of(host, context.cluster)))
-        backup = open_copies(host, context.cluster) if record.kept_in else None
+        backup = copies_beside(host, context.cluster, record, context.warning)
         if backup is not None:
             stack.callback(backup.close)
-        if record.kept_in and (backup is None or backup.url != record.kept_in):
-            context.warning(
-                f"the copies of this pin lie in {record.kept_in}, which is not configured as `copies`: they "
-                "are not looked at"
-            )
-            backup = None
         told_s = host.clock.monotonic_s()
 
         def progress(count: int) -> None:

@@ -40,6 +40,7 @@ from walarchiver.cli.bucketplaces import (
 from walarchiver.cli.bucketreport import report_members, report_status, report_text
 from walarchiver.cli.context import Context
 from walarchiver.cli.restorejournal import send_rest, sink_of
+from walarchiver.cli.restorepin import restore_pin
 from walarchiver.errors import (
     BucketRestoreFailed,
     BucketVersionsLost,
@@ -73,6 +74,7 @@ def register(subparsers: Subparsers) -> None:
         metavar="FILE",
         help="only these keys, one a line: their newest versions until then",
     )
+    what.add_argument("--pin", metavar="ID", help="what `bucket pin` kept; with --into, where nothing is yet")
     what.add_argument("--plan", metavar="ID", help="go on with a plan, or carry out one that was shown")
     where = parser.add_argument_group("where")
     place = where.add_mutually_exclusive_group()
@@ -104,6 +106,8 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
+    if args.pin is not None:
+        return restore_pin(context, args)
     _check_usage(args)
     host = context.host()
     with ExitStack() as stack:
