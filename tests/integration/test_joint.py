@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import signal
+import subprocess
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +17,7 @@ from tests.integration.scene import Scene, Scenes, until
 from tests.kit.s3 import S3Server
 from walarchiver.clock import SystemRandom
 from walarchiver.core.moment import format_rfc3339
-from walarchiver.demo.stage import Evidence, read_root
+from walarchiver.demo.stage import Evidence, environment, read_root
 from walarchiver.demo.story import end_server
 
 QUERY = "SELECT storage_key, sha256 FROM evidence"
@@ -264,3 +266,57 @@ def test_doctor_examines_the_bucket_and_the_query(application: Application) -> N
     told = scene.call("doctor", "--output", "json").json
     found = {one["name"]: one["level"] for one in told["findings"]}
     assert (found["bucket"], found["references"]) == ("fail", "warn")
+
+
+def test_a_bucket_that_cannot_be_written_is_told_before_the_database_is_restored(
+    application: Application, s3_server: S3Server
+) -> None:
+    scene = application.scene
+    scene.json("backup")
+    scene.archive_all()
+    into = scene.stage.folder / "restored"
+    for bucket, code in (
+        ("there-is-no-such-bucket", "WA-STORE-DENIED"),
+        (s3_server.make_bucket(versioned=False), "WA-BUCKET-UNVERSIONED"),
+    ):
+        words = scene.restore_words("latest", into, "--start", "--bucket-into", bucket)
+        told = scene.call(*words, config=scene.reader())
+        assert told.error["code"] == code
+        assert not into.exists()
+
+
+def test_an_interrupt_ends_the_buckets_part_and_leaves_the_database_running(application: Application) -> None:
+    scene = application.scene
+    for number in range(150):
+        application.s3.put_object(Bucket=application.bucket, Key=f"many/{number}", Body=b"x")
+    scene.json("backup")
+    at = application.second_later()
+    for number in range(150):
+        application.s3.delete_object(Bucket=application.bucket, Key=f"many/{number}")
+    scene.archive_all()
+    before = application.versions()
+    into = scene.stage.folder / "restored"
+    words = scene.restore_words(
+        format_rfc3339(at), into, "--start", "--bucket-in-place", "--user", "postgres"
+    )
+    command = [word for word in words if word not in ("--output", "json")]
+    process = subprocess.Popen(
+        scene.stage.command(*command, config=scene.reader()),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert process.stderr is not None
+    with process.stderr as told:
+        for line in told:
+            if "bucket as of" in line:  # what has to be copied is looked at from now on
+                process.send_signal(signal.SIGINT)
+                break
+        said = told.read()
+    try:
+        assert process.wait(timeout=60) == 130, said
+        assert "only its bucket is not" in said
+        assert len(application.versions()) < len(before) + 150
+    finally:
+        end_server(int((into / "postmaster.pid").read_text().split()[0]), into, threading.Event())

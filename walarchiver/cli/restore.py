@@ -37,7 +37,7 @@ from walarchiver.cli.restorelines import (
 )
 from walarchiver.core.lsn import format_lsn
 from walarchiver.embedded.binaries import find_postgres_bin
-from walarchiver.errors import BinariesMissing, UsageError, WalarchiverError
+from walarchiver.errors import BinariesMissing, Interrupted, UsageError, WalarchiverError
 from walarchiver.postgres.probe import RecoveryState
 from walarchiver.postgres.process import RunAs, find_system_bin
 
@@ -92,7 +92,6 @@ class _Job:
     place: Workplace
     owner: RunAs | None
     args: argparse.Namespace
-    began_s: float
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
@@ -123,7 +122,7 @@ def run(context: Context, args: argparse.Namespace) -> int:
         _show_plan(context, found, plan)
         return 0
     context.progress(f"restore: {found.decision.reason}")
-    job = _Job(context, host, found, plan, place, owner, args, began_s)
+    job = _Job(context, host, found, plan, place, owner, args)
     try:
         _place(job, tablespaces)
     except KeyboardInterrupt:
@@ -134,13 +133,25 @@ def run(context: Context, args: argparse.Namespace) -> int:
     if not args.start:
         return _tell_how_to_start(job, commands, placed_s, _bucket(job, None))
     try:
-        return asyncio.run(_run_to_target(job, placed_s))
+        ran = asyncio.run(_run_to_target(job))
     except KeyboardInterrupt:
         raise interrupted_recovery(place, commands) from None
     except WalarchiverError as error:
         if place.recovering:
             error.next_step += f"\nTo go on:\n{commands.indented}"
         raise
+    seconds = {"files": round(placed_s, 3), "total": round(host.clock.monotonic_s() - began_s, 3)}
+    joint = _bucket(job, ran.instance.dsn(user=args.user))  # in this thread, which an interrupt reaches
+    return _tell_restored(job, ran, joint, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """A recovery that stopped where it was planned."""
+
+    instance: Instance
+    reached: Reached
+    fetched: int
 
 
 def _place(job: _Job, tablespaces: dict[int, Path]) -> None:
@@ -252,7 +263,7 @@ def _progress(context: Context, host: Host) -> Callable[[Progress], None]:
     return report
 
 
-async def _run_to_target(job: _Job, placed_s: float) -> int:
+async def _run_to_target(job: _Job) -> _Ran:
     """Serve the plan, start PostgreSQL, watch, judge; leave it running when it is what was asked."""
     bin_dir = find_programs(
         job.plan.major, bin_dir=job.args.bin_dir, search=(find_system_bin, find_postgres_bin)
@@ -283,32 +294,26 @@ async def _run_to_target(job: _Job, placed_s: float) -> int:
         recovered_s = job.host.clock.monotonic_s() - began_s
         handlers.note_rates(job.host.settings.server.state, recovery_s=recovered_s)
     instance.detach()
-    total_s = job.host.clock.monotonic_s() - job.began_s
-    joint = await asyncio.to_thread(_bucket, job, instance.dsn(user=job.args.user))
-    seconds = {"files": round(placed_s, 3), "total": round(total_s, 3)}
-    return _tell_restored(job, instance, reached, joint, seconds, handlers.fetched)
+    return _Ran(instance, reached, handlers.fetched)
 
 
 def _bucket(job: _Job, dsn: str | None) -> restorebucket.Joint | None:
     """The bucket's part, if it was asked for."""
     if not restorebucket.wanted(job.args):
         return None
+    left = f"The database is restored, in {job.place.target}; only its bucket is not."
     try:
         return restorebucket.restore_bucket(job.context, job.host, job.args, job.found, dsn)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted", hint=left) from None
     except WalarchiverError as error:
-        error.next_step += f"\nThe database is restored, in {job.place.target}; only its bucket is not."
+        error.next_step += f"\n{left}"
         raise
 
 
-def _tell_restored(
-    job: _Job,
-    instance: Instance,
-    reached: Reached,
-    joint: restorebucket.Joint | None,
-    seconds: dict[str, float],
-    fetched: int,
-) -> int:
+def _tell_restored(job: _Job, ran: _Ran, joint: restorebucket.Joint | None, seconds: dict[str, float]) -> int:
     """The answer; the exit status: 0, or what the bucket's part says."""
+    instance, reached, fetched = ran.instance, ran.reached, ran.fetched
     stop, commit = job.plan.stop, job.plan.stop.last_commit
     timeline = reached.history.timeline if reached.history else stop.timeline
     text = [

@@ -23,15 +23,17 @@ from restore.core.references import SETTLED, Finding, Standing
 from restore.jointcheck import check_joint
 from walarchiver.assembly import Host
 from walarchiver.bucketassembly import bucket_section
+from walarchiver.bucketports import Versioning
 from walarchiver.cli.asking import Answer
 from walarchiver.cli.bucketindex import bring_index, sides_of
-from walarchiver.cli.bucketplaces import gather
+from walarchiver.cli.bucketplaces import gather, open_buckets, others_of
 from walarchiver.cli.bucketreport import left_lines, report_members, report_status
 from walarchiver.cli.bucketrestore import BucketJob, carry_out, planned
 from walarchiver.cli.context import Context
 from walarchiver.core.moment import CommitTime, format_rfc3339
 from walarchiver.core.version import StoreMs
-from walarchiver.errors import Inconsistent, UsageError
+from walarchiver.errors import BucketNotVersioned, Inconsistent, UsageError
+from walarchiver.settings_schema import BucketSettings
 
 LISTED = 20
 
@@ -71,7 +73,7 @@ def wanted(args: argparse.Namespace) -> bool:
 
 
 def check_usage(host: Host, cluster: str | None, args: argparse.Namespace) -> None:
-    """Everything that can be refused before anything is restored. Raises UsageError, NoBucket."""
+    """Everything that can be refused before anything is restored. Raises UsageError, NoBucket, and more."""
     if not wanted(args):
         for name in ("delete_newer", "accept_older", "accept_incomplete"):
             if getattr(args, f"bucket_{name}"):
@@ -86,6 +88,22 @@ def check_usage(host: Host, cluster: str | None, args: argparse.Namespace) -> No
             "the restored database tells what it refers to only once it runs",
             hint="Add --start; or restore the bucket alone with `walarchiver bucket restore`.",
         )
+    _check_places(host, section, args)
+
+
+def _check_places(host: Host, section: BucketSettings, args: argparse.Namespace) -> None:
+    """Both buckets can be reached, and the one to be written keeps versions; else no cluster is restored.
+
+    Raises BucketNotVersioned, ConfigError, Store…
+    """
+    with ExitStack() as stack:
+        _, buckets = open_buckets(host, section, others_of(_asked(args, StoreMs(0))), stack)
+        for bucket in {id(each): each for each in (buckets.source, buckets.target)}.values():
+            versioning = bucket.versioning()
+            if bucket is buckets.target and versioning is not Versioning.ENABLED:
+                raise BucketNotVersioned(
+                    f"versioning of {bucket.url} is not enabled: nothing is written there"
+                )
 
 
 @dataclass(frozen=True, slots=True)
