@@ -34,6 +34,8 @@ TIE_RECORDED_S = 600.0
 RETRY_FIRST_S = 30.0
 RETRY_LONGEST_S = 3600.0
 ENDING_S = 5.0
+TAIL_BYTES = 4096
+NOT_STARTED = 1
 
 
 def take_tie(sampler: HorizonSampler, bucket: EvidenceBucket) -> TieRecord | None:
@@ -148,11 +150,14 @@ class BucketWatch:
     async def _scans(self) -> None:
         pause_s = RETRY_FIRST_S
         while True:
-            failure = await self._scan()
-            if failure is None:
+            status, said = await self._scan()
+            if status == 0:
                 pause_s = RETRY_FIRST_S
                 await asyncio.sleep(self._watched.scan_interval_s)
                 continue
+            failure = BucketScanFailed(
+                f"`bucket scan` ended with status {status}: {said or 'it said nothing'}"
+            )
             log.error(
                 "bucket not listed", cluster=self._watched.cluster, code=failure.code, reason=failure.message
             )
@@ -160,27 +165,28 @@ class BucketWatch:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_LONGEST_S)
 
-    async def _scan(self) -> WalarchiverError | None:
-        """Run the listing to its end; what went wrong, or None."""
-        process = await asyncio.create_subprocess_exec(
-            *self._watched.scan_command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        assert process.stderr is not None
-        last = b""
+    async def _scan(self) -> tuple[int, str]:
+        """Run the listing to its end; its exit status, and the last that it said."""
         try:
-            async for line in process.stderr:
-                last = line if line.strip() else last
+            process = await asyncio.create_subprocess_exec(
+                *self._watched.scan_command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except OSError as failure:  # no memory, no process, no file left: nothing that WAL should wait for
+            return NOT_STARTED, f"it could not be started: {failure.strerror}"
+        assert process.stderr is not None
+        tail = b""
+        try:
+            while piece := await process.stderr.read(TAIL_BYTES):
+                tail = (tail + piece)[-TAIL_BYTES:]
             status = await process.wait()
         except BaseException:
             await _end(process)
             raise
-        if status == 0:
-            return None
-        said = last.decode("utf-8", "replace").strip()
-        return BucketScanFailed(f"`bucket scan` ended with status {status}: {said or 'it said nothing'}")
+        lines = tail.decode("utf-8", "replace").strip().splitlines()
+        return status, lines[-1].strip() if lines else ""
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
