@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -124,8 +125,8 @@ def test_what_is_no_notification_says_so(text: str) -> None:
     )
 )
 def test_whatever_json_comes_is_read_or_is_no_event(found: object) -> None:
-    with pytest.raises(NotAnEvent):
-        parse_message(json.dumps(found))
+    with suppress(NotAnEvent):
+        assert all(isinstance(one, Happened) for one in parse_message(json.dumps(found)))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,13 @@ from tests.kit.models3 import faults
 from walarchiver.bucketports import KeyRange, VersionIndex
 from walarchiver.clock import SystemRandom
 from walarchiver.core.version import Entry
-from walarchiver.errors import BucketNotVersioned, ListingIncomplete, StoreDenied, StoreMisbehaves
+from walarchiver.errors import (
+    BucketNotVersioned,
+    IndexUnavailable,
+    ListingIncomplete,
+    StoreDenied,
+    StoreMisbehaves,
+)
 from walarchiver.evidence.openindex import open_index
 from walarchiver.evidence.scanning import Progress, Scan, Scanned, ScanOptions
 from walarchiver.evidence.scanplace import read_place
@@ -169,6 +175,27 @@ def test_a_scan_that_was_begun_long_ago_is_not_gone_on_with(hundred: Scene, inde
     _assert_whole(hundred, index, scanned)
     assert not scanned.resumed
     assert begun // 1000 * 1000 <= scanned.asked <= hundred.model.clock.now_ms
+
+
+def test_a_place_that_cannot_be_written_ends_the_scan_and_nothing_is_vouched_for(
+    hundred: Scene, index: VersionIndex
+) -> None:
+    (hundred.folder / "a file").write_text("")
+    with pytest.raises(IndexUnavailable):
+        Scan(hundred.bucket, index, _options(hundred, place=hundred.folder / "a file" / "place")).run()
+    assert not [seen for seen in index.observations() if seen.kind == "scan"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_breaks_down_leaves_no_complete_scan(hundred: Scene, index: VersionIndex) -> None:
+    class Breaking(type(index)):  # type: ignore[misc]  # whichever engine it is
+        def ingest(self, keys: KeyRange, *_: object, **__: object) -> None:
+            raise ZeroDivisionError(keys.first)
+
+    index.__class__ = Breaking
+    with pytest.raises(ListingIncomplete, match="not listed to its end"):
+        Scan(hundred.bucket, index, _options(hundred)).run()
+    assert not [seen for seen in index.observations() if seen.kind == "scan"]
 
 
 def test_a_part_ends_at_no_key_behind_which_a_walk_by_folders_would_lose_others(

@@ -21,7 +21,7 @@ from pathlib import Path
 from walarchiver.bucketports import EvidenceBucket, KeyRange, Observation, VersionIndex, Versioning
 from walarchiver.core.bucketfacts import scan_text
 from walarchiver.core.version import Entry, MultipartTime, StoreMs
-from walarchiver.errors import BucketNotVersioned, WalarchiverError
+from walarchiver.errors import BucketNotVersioned, IndexUnavailable, ListingIncomplete, WalarchiverError
 from walarchiver.evidence.crosscheck import CrossCheck, Part, histories_of
 from walarchiver.evidence.observing import last_entries, look_at_bucket, loses_keys
 from walarchiver.evidence.scanplace import Place, Shard, forget_place, read_place, write_place
@@ -192,10 +192,13 @@ class Scan:
                 self._tell(place, expected)
         except BaseException:
             self._stop.set()
-            workers[0].join(_ENDING_S)
+            for worker in workers:
+                worker.join(_ENDING_S / len(workers))
             raise
         if self._faults:
             raise self._faults[0]
+        if parts is None and not self._given_up(place) and any(shard.left for shard in place.shards):
+            raise ListingIncomplete(f"{self.bucket.url}: a part of it was not listed to its end")
 
     def _worker(self, place: Place, check: CrossCheck, parts: int | None) -> None:
         try:
@@ -235,7 +238,10 @@ class Scan:
             self._alone += part.alone
             self._lost = self._lost or part.was_lossy
             if self.options.place is not None and not self._given_up(place):
-                write_place(self.options.place, place)
+                try:
+                    write_place(self.options.place, place)
+                except OSError as failure:
+                    raise IndexUnavailable(f"{self.options.place}: {failure.strerror}") from failure
 
     def _next_entries(self, left: KeyRange) -> tuple[list[Entry], KeyRange]:
         """Entries of whole keys, and the range in which they are all there are."""
