@@ -163,10 +163,6 @@ def test_where_the_servers_order_contradicts_its_times_the_key_is_doubted(model_
     assert Doubt.ORDER in unsure.doubts
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="only the server's word for the latest entry is compared with the times, not its whole order",
-)
 def test_such_a_key_stays_doubted_when_something_newer_lies_on_top(model_scene: Scene) -> None:
     _clock_set_back(model_scene)
     model_scene.app.delete(model_scene.key("k"), "2026-03-02T11:00:00Z")

@@ -27,6 +27,7 @@ from walarchiver.core.version import (
     Row,
     StoreMs,
     Trait,
+    is_out_of_order,
     place,
 )
 
@@ -93,7 +94,8 @@ def absorb(
         seen = row.first_seen if covered is None else max(covered, row.first_seen)
         missing[identity] = _Item(row.entry, row.first_seen, max(asked, seen), seen)
     ended = {**(completions or {}), **completions_in(known)}
-    return Absorbed(_placed(_in_order(before, there, missing), ended), added, gone, revived)
+    rows = _placed(_in_order(before, there, missing), ended, contradicted=is_out_of_order(listed))
+    return Absorbed(rows, added, gone, revived)
 
 
 def placed_again(known: Sequence[Row], completions: Mapping[str, StoreMs]) -> tuple[Row, ...]:
@@ -106,7 +108,8 @@ def placed_again(known: Sequence[Row], completions: Mapping[str, StoreMs]) -> tu
     ended = completions_in(known)
     for version_id, at in completions.items():
         ended[version_id] = min(at, ended.get(version_id, at))
-    return _placed(items, ended)
+    contradicted = any(row.placed.traits & Trait.ORDER_CONFLICT for row in known)
+    return _placed(items, ended, contradicted=contradicted)
 
 
 def completions_in(rows: Sequence[Row]) -> dict[str, StoreMs]:
@@ -158,7 +161,9 @@ def _in_order(
     return [item for *_, item in ranked]
 
 
-def _placed(items: Sequence[_Item], completions: Mapping[str, StoreMs]) -> tuple[Row, ...]:
+def _placed(
+    items: Sequence[_Item], completions: Mapping[str, StoreMs], *, contradicted: bool
+) -> tuple[Row, ...]:
     if len(items) == 1:
         only = items[0]
         (placed, *_) = place([only.entry], completions=completions, gone=[only.gone_by])
@@ -167,7 +172,10 @@ def _placed(items: Sequence[_Item], completions: Mapping[str, StoreMs]) -> tuple
         return ()
     facts = {_identity(item.entry): item for item in items}
     history = place(
-        [item.entry for item in items], completions=completions, gone=[item.gone_by for item in items]
+        [item.entry for item in items],
+        completions=completions,
+        gone=[item.gone_by for item in items],
+        contradicted=contradicted,
     )
     rows = []
     for placed in history:

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntFlag, StrEnum
 from heapq import heappop, heappush
+from itertools import pairwise
 from typing import NewType
 
 StoreMs = NewType("StoreMs", int)
@@ -51,7 +52,7 @@ class Trait(IntFlag):
     UNKNOWN_BEGIN = 4
     """Uploaded in parts, and listed under a time that may be the upload's initiation."""
     ORDER_CONFLICT = 8
-    """The server calls another entry of this key the latest than the rule above does."""
+    """The server's order is not that of the times, or it calls another entry the latest than they do."""
     REINSTATED = 16
     """Current again since a newer entry was removed for ever."""
 
@@ -129,11 +130,13 @@ def place(
     completions: Mapping[str, StoreMs] | None = None,
     multipart_time: MultipartTime = MultipartTime.UNKNOWN,
     gone: Sequence[StoreMs | None] | None = None,
+    contradicted: bool = False,
 ) -> tuple[Placed, ...]:
     """The history of one key, newest first, from its entries in the server's order.
 
     `completions`: when multipart uploads ended, by version id, where events told of it. `gone`: for each of
     `listed`, when it had been removed for ever; such entries stand where the server listed them last.
+    `contradicted`: the server's own order is known not to be that of the times.
 
     Every entry is placed once from its begin on, if only with an empty interval; its later intervals come
     before that one, as `REINSTATED`.
@@ -144,7 +147,7 @@ def place(
     ordered = [listed[at] for at in order]
     ends = [gone[at] for at in order] if gone is not None else None
     begun = [_begin(entry, known, multipart_time) for entry in ordered]
-    if _is_order_conflict(ordered, ends):
+    if contradicted or is_out_of_order(listed, gone) or _is_order_conflict(ordered, ends):
         begun = [(begin, traits | Trait.ORDER_CONFLICT) for begin, traits in begun]
     ties = _ties(ordered)
     placed: list[Placed] = []
@@ -187,6 +190,12 @@ def _spans(begins: Sequence[StoreMs], ends: Sequence[StoreMs | None]) -> list[li
     if now is not None:
         spans[now].append((since, FOREVER))
     return spans
+
+
+def is_out_of_order(listed: Sequence[Entry], gone: Sequence[StoreMs | None] | None = None) -> bool:
+    """Whether the server lists an entry above a newer one, as it does after its clock was set back."""
+    there = [entry for at, entry in enumerate(listed) if gone is None or gone[at] is None]
+    return any(upper.modified < lower.modified for upper, lower in pairwise(there))
 
 
 def _is_order_conflict(ordered: Sequence[Entry], ends: Sequence[StoreMs | None] | None) -> bool:
