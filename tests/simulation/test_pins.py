@@ -157,6 +157,14 @@ def test_a_pin_comes_back_with_every_version_of_its_moment(pins: Pins) -> None:
     assert pins.verified(deep=True).counts[Found.VERSION] == 3
 
 
+def test_long_keys_make_shorter_parts(pins: Pins, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("walarchiver.evidence.pins.PART_TEXT_MAX", 10_000)
+    keys = [f"{n:04}{'ü' * 480}" for n in range(20)]
+    record = pins.pin(PinnedVersion(key, "v", 1, "", StoreMs(0), "STANDARD") for key in keys)
+    assert [part.rows for part in record.parts] == [8, 8, 4]
+    assert [one.key for one in pins.opened()] == keys
+
+
 def test_an_empty_moment_can_be_kept(pins: Pins) -> None:
     assert pins.pin(iter(())).parts == ()
     assert pins.opened() == []

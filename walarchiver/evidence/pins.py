@@ -12,7 +12,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count, islice
 from pathlib import Path
 
 from blake3 import blake3
@@ -36,6 +35,10 @@ COLUMNS = ("key", "version_id", "size", "etag", "modified", "storage_class", "co
 _TEXTS = frozenset({"key", "version_id", "etag", "storage_class", "copy"})
 PART_ROWS = 100_000
 """Some ten MB of Parquet."""
+PART_TEXT_MAX = 32 * 1024**2
+"""Long keys make a part shorter: even what compression does nothing to has to fit one object."""
+_BESIDE_KEY = 300
+"""Bytes of the other columns of a row, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,13 +124,23 @@ class _Sums:
             yield version
 
 
-def _gather(versions: Iterator[PinnedVersion], folder: Path, part_rows: int) -> Iterator[_Gathered]:
-    for n in count():
-        part = tuple(islice(versions, part_rows))
-        if not part:
-            return
+def _gather(versions: Iterable[PinnedVersion], folder: Path, part_rows: int) -> Iterator[_Gathered]:
+    for n, part in enumerate(_parts(versions, part_rows)):
         file = folder / f"{n:08}.parquet"
         yield _Gathered(file, write_table(COLUMNS, _TEXTS, map(_spelled, part), file))
+
+
+def _parts(versions: Iterable[PinnedVersion], part_rows: int) -> Iterator[list[PinnedVersion]]:
+    part: list[PinnedVersion] = []
+    size = 0
+    for version in versions:
+        part.append(version)
+        size += len(version.key.encode()) + _BESIDE_KEY
+        if len(part) == part_rows or size >= PART_TEXT_MAX:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def _spelled(one: PinnedVersion) -> tuple[str | int, ...]:
