@@ -149,6 +149,9 @@ class _Lookup:
     proof: BodyProof
 
     def find(self, reference: Reference) -> Finding:
+        if not reference.key.startswith(self.asked.bucket.prefix):
+            why = f"it lies outside of {self.asked.bucket.url}, all that is known here"
+            return Finding(reference, Standing.LOST, None, proven=False, reason=why)
         finding = self._resolved(reference)
         if finding.standing in SETTLED:
             return finding

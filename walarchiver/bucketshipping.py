@@ -2,7 +2,8 @@
 
 Rules:
 - The first repository of a cluster holds the index; a host without a signing key ships nothing, and says so.
-- A rebuilt index takes the place of the old one whole or not at all.
+- A rebuilt index is there whole or not at all. A file that this release cannot use is moved aside, not
+  removed: it may know what was never shipped. An index that somebody made meanwhile stays.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from walarchiver.assembly import Archive, Host, depositor_of, open_archive, signer_of
 from walarchiver.bucketassembly import bucket_section, index_path
 from walarchiver.bucketports import VersionIndex
-from walarchiver.errors import IndexForeign
+from walarchiver.errors import IndexForeign, IndexUnavailable
 from walarchiver.evidence.openindex import open_index
 from walarchiver.evidence.shipping import Kept, Shipped, Shipper, Watched, kept_index, load_index
 from walarchiver.storage.options import S3Location
@@ -78,14 +79,7 @@ def kept_of_bucket(host: Host, cluster: str | None, archive: Archive) -> Kept | 
 
 def needs_rebuilding(host: Host, cluster: str | None) -> bool:
     """Whether there is no index file that this release can use."""
-    path = index_path(host, bucket_section(host, cluster))
-    if not path.exists():
-        return True
-    try:
-        open_index(path).close()
-    except IndexForeign:
-        return True
-    return False
+    return not _usable(index_path(host, bucket_section(host, cluster)))
 
 
 def rebuild_index(
@@ -104,13 +98,36 @@ def rebuild_index(
             rows = load_index(
                 archive.repository, archive.system, kept, index, folder=path.parent, progress=progress
             )
-        for tail in ("-wal", "-shm"):
-            path.with_name(path.name + tail).unlink(missing_ok=True)
-        os.replace(fresh, path)
+        _take_place(fresh, path, aside=f".{host.random.token(4).hex()}.aside")
     finally:
         for tail in ("", "-wal", "-shm"):
             fresh.with_name(fresh.name + tail).unlink(missing_ok=True)
     return Rebuilt(path, kept.generation, rows, kept.asked)
+
+
+def _take_place(fresh: Path, path: Path, *, aside: str) -> None:
+    """Give a finished index its name. Raises IndexUnavailable when there is a usable one by now."""
+    if not _usable(path):
+        for tail in ("", "-wal", "-shm"):
+            old = path.with_name(path.name + tail)
+            with contextlib.suppress(FileNotFoundError):
+                old.rename(path.with_name(path.name + aside + tail))
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        raise IndexUnavailable(
+            f"{path} was made by another process meanwhile", hint="Call it again: what is there is used."
+        ) from None
+
+
+def _usable(path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        open_index(path).close()
+    except IndexForeign:
+        return False
+    return True
 
 
 def _folder(host: Host, cluster: str | None) -> Path:

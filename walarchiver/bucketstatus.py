@@ -9,7 +9,7 @@ import contextlib
 from dataclasses import dataclass
 
 from walarchiver.assembly import Archive, Host
-from walarchiver.bucketassembly import bucket_section, index_of
+from walarchiver.bucketassembly import bucket_section, index_of, index_path
 from walarchiver.bucketshipping import kept_of_bucket, needs_rebuilding
 from walarchiver.core.bucketwindow import Excluded, Window, window_of
 from walarchiver.core.moment import CommitTime, format_rfc3339
@@ -110,7 +110,10 @@ def bucket_status(host: Host, archive: Archive) -> BucketStatus | None:
     if skew is not None and skew.alarming:
         problems.append(f"The clock of the bucket's store is {skew.certain / 1e6:+.1f} s from the server's.")
     window, listed = None, None
-    if not needs_rebuilding(host, name):
+    if needs_rebuilding(host, name):
+        if (path := index_path(host, section)).exists():
+            problems.append(f"{path} is damaged or of another release: `bucket as-of` says how to go on.")
+    else:
         with contextlib.closing(index_of(host, name)) as index:
             seen = index.observations()
         retention_ms = int(host.settings.cluster(name).retention.window.total_seconds() * 1000)

@@ -197,3 +197,11 @@ def test_a_version_removed_since_the_listing_does_not_pass_for_one_that_cannot_b
     report, found = _compare(model_scene, moment, references, deep=True)
     assert found == {"k": Standing.LOST}
     assert report.verdict == INCONSISTENT
+
+
+def test_a_key_outside_of_what_is_watched_is_not_said_to_have_never_been(model_scene: Scene) -> None:
+    moment = model_scene.moment()
+    model_scene.scan()
+    report, _ = _compare(model_scene, moment, [Reference("elsewhere")])
+    assert report.verdict == INCONSISTENT
+    assert "outside of" in report.findings[0].reason

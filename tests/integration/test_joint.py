@@ -246,6 +246,16 @@ def test_another_machine_gets_the_index_from_the_repository(application: Applica
     assert rebuilt["bucket_index"]["rows"] == 3  # two, and one of them again as it was later
     state = scene.json("bucket", "as-of", "--at", "latest", config=config)
     assert state["objects"] == 1
+    (index,) = (scene.stage.folder / "state" / "buckets").glob("*.sqlite")
+    index.write_bytes(b"no index" * 100)
+    problems = scene.call("status", "--output", "json").json["bucket"]["problems"]
+    assert any(str(index) in one for one in problems)
+    (index,) = (scene.stage.folder / config.stem / "buckets").glob("*.sqlite")
+    index.write_bytes(b"no index" * 100)
+    scene.json("catalog", "rebuild", config=config)
+    assert scene.json("bucket", "as-of", "--at", "latest", config=config)["objects"] == 1
+    (aside,) = index.parent.glob("*.aside")
+    assert aside.read_bytes() == b"no index" * 100  # it may have known what was never shipped
 
 
 def test_doctor_examines_the_bucket_and_the_query(application: Application) -> None:
