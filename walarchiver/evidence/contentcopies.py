@@ -20,7 +20,7 @@ from itertools import islice
 from walarchiver.bucketports import EvidenceBucket, Expected, KeyRange
 from walarchiver.core.pinning import PinnedVersion
 from walarchiver.core.version import NULL_VERSION, Entry, EntryKind
-from walarchiver.errors import BucketChanged, ObjectDamaged, VersionUnreadable
+from walarchiver.errors import BucketChanged, ObjectDamaged, Refused, VersionUnreadable
 from walarchiver.evidence.copymemory import CopyMemory
 
 FOLDER = "content/"
@@ -118,15 +118,32 @@ class ContentCopies:
 
     def _read(self, version: PinnedVersion) -> str:
         digest, size = hashlib.sha256(), 0
-        for piece in self._source.read(version.key, version.version_id):
-            digest.update(piece)
-            size += len(piece)
+        try:
+            for piece in self._source.read(version.key, version.version_id):
+                digest.update(piece)
+                size += len(piece)
+        except Refused as failure:
+            unreadable = self._because_unreadable(version)
+            if unreadable is None:
+                raise
+            raise unreadable from failure
         if size != version.size:
             raise ObjectDamaged(
                 f"{version.version_id} of {version.key}: {size} bytes, {version.size} were listed"
             )
         self.copied.read += size
         return digest.hexdigest()
+
+    def _because_unreadable(self, version: PinnedVersion) -> VersionUnreadable | None:
+        """What HEAD says of a version that was refused; None: it should be readable."""
+        detail = self._source.detail(version.key, version.version_id)
+        if detail is None:
+            return VersionUnreadable(f"{version.version_id} of {version.key} does not exist (any more)")
+        if not detail.readable:
+            return VersionUnreadable(f"{version.version_id} of {version.key} lies in an archive tier")
+        if detail.encryption == "customer":
+            return VersionUnreadable(f"{version.version_id} of {version.key} needs the customer's key")
+        return None
 
     def _copy(self, version: PinnedVersion, name: str) -> None:
         backup = self._backup
