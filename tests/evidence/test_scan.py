@@ -59,7 +59,19 @@ def treacherous(evidence: Evidence) -> dict[str, list[Entry]]:
         evidence.delete(f"p/case-{number}{('.json', '-sig', '/x')[number % 3]}")
     for name in ("a b+c/ü&%25?", "nl\nx", "ü/😀", "+", "a%2Fb", "k" * 900):
         evidence.put(f"o/{name}")
+    _let_a_second_pass(evidence)
     return truth(evidence)
+
+
+def _let_a_second_pass(evidence: Evidence) -> None:
+    """What was written in the very second of a listing may have come after it, and is no loss."""
+    if evidence.model is not None:
+        evidence.model.clock.step(seconds=5)
+        return
+    bucket = evidence.open()
+    until = bucket.date() + 2000
+    while bucket.date() < until:
+        pass
 
 
 @pytest.mark.parametrize(("page", "part"), [(1000, 20_000), (100, 40), (7, 20_000), (7, 50)])
