@@ -40,6 +40,16 @@ class Sides:
         return self.section.references
 
     @property
+    def clock_warning(self) -> str | None:
+        """What somebody should know when the clocks cannot be compared."""
+        if self.skew is not None:
+            return None
+        return (
+            "no tie point lies near the moment: how far the store's clock is from the server's is not known, "
+            "and no difference is counted in"
+        )
+
+    @property
     def guard(self) -> Guard:
         skew = self.skew or Skew(0, 0)
         return Guard.of(

@@ -108,7 +108,7 @@ def rebuild_index(
 def _take_place(fresh: Path, path: Path, *, aside: str) -> None:
     """Give a finished index its name. Raises IndexUnavailable when there is a usable one by now."""
     if not _usable(path):
-        for tail in ("", "-wal", "-shm"):
+        for tail in ("", "-wal", "-shm", ".parts"):
             old = path.with_name(path.name + tail)
             with contextlib.suppress(FileNotFoundError):
                 old.rename(path.with_name(path.name + aside + tail))

@@ -225,6 +225,11 @@ def test_the_past_is_checked_on_a_throwaway_instance(application: Application) -
     at = application.second_later()
     application.lose("one", "two")
     scene.archive_all()
+    config = scene.reader()
+    scene.json("catalog", "rebuild", config=config)
+    told = scene.json("plan", "--at", format_rfc3339(at), config=config)
+    assert told["bucket"]["verdict"] == "after_last_scan"
+    assert told["undone"]["object_versions"] is None  # not 0: nobody has looked since
     scene.json("bucket", "scan")
     words = ["bucket", "check", "--at", format_rfc3339(at), "--hook", str(scene.stage.hook)]
     words += ["--bin-dir", str(scene.cluster.bin_dir), "--deep"]

@@ -105,6 +105,8 @@ def tell(context: Context, args: argparse.Namespace, sides: Sides, dsn: str, mom
     def progress(references: int) -> None:
         context.progress(f"check: {references:,} references compared")
 
+    if sides.clock_warning is not None:
+        context.warning(sides.clock_warning)
     report = check_joint(
         sides,
         dsn,

@@ -51,11 +51,15 @@ def bucket_part(host: Host, found: Answer) -> BucketPart | None:
         certain = vouched(Watched(host, section, location, index), moment, location.prefix)
         totals = index.totals(moment, prefix=location.prefix)
         ambiguous = sum(1 for _ in index.uncertain(moment, prefix=location.prefix))
-        changed = sum(1 for _ in index.diff(moment, listed, prefix=location.prefix)) if moment < listed else 0
+        changed = None
+        if moment <= listed:
+            changed = sum(1 for _ in index.diff(moment, listed, prefix=location.prefix))
     lines = [
         f"bucket: {location.url} as of {store_time(moment)}: {certain.certainty}; {totals.objects:,} objects "
         f"({totals.bytes / 1e6:,.1f} MB), {ambiguous:,} uncertain, {totals.gone:,} removed for ever since",
-        f"  {changed:,} keys were written or deleted until the last listing, of {store_time(listed)}",
+        f"  the last listing, of {store_time(listed)}, was before that: what came since is not known"
+        if changed is None
+        else f"  {changed:,} keys were written or deleted until the last listing, of {store_time(listed)}",
         *(f"  - {cause}" for cause in certain.causes),
     ]
     members: dict[str, object] = {

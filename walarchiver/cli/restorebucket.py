@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from restore.bucketrestore import Report
 from restore.core.bucketmoment import database_moment
 from restore.core.bucketstate import Want
+from restore.core.buckettext import DEGRADED, OK
 from restore.core.jointtext import JointReport, joint_members, joint_text
 from restore.core.references import SETTLED, Finding, Standing
 from restore.jointcheck import check_joint
@@ -128,6 +129,8 @@ def restore_bucket(
     bring_index(context, host, found.archive)
     with sides_of(host, context.cluster, found.archive.catalog, time) as sides:
         moment, skew = sides.at(time), sides.skew
+        if sides.clock_warning is not None:
+            context.warning(sides.clock_warning)
     with ExitStack() as stack:
         asked = _asked(args, moment)
         gathered = gather(context, host, asked, stack)
@@ -210,8 +213,11 @@ def _asked(args: argparse.Namespace, moment: StoreMs) -> argparse.Namespace:
 def _told(job: BucketJob, report: JointReport | None, done: Report) -> Joint:
     header = job.plan.header
     place = f"{job.buckets.target.url}" + (f" below {header.to_prefix!r}" if header.to_prefix else "")
-    text = f"bucket: {place} holds what was there at {header.requested}: {job.summary}"
     restored_status = report_status(done)
+    holds = {OK: "holds what was there", DEGRADED: "holds what was there, with what follows,"}.get(
+        restored_status, "does NOT hold all that was there"
+    )
+    text = f"bucket: {place} {holds} at {header.requested}: {job.summary}"
     if restored_status:
         text += "\n" + "\n".join(f"  {line}" for line in left_lines(done))
     members: dict[str, object] = {
