@@ -14,6 +14,7 @@ import pytest
 
 from restore.core.recoveryconf import render_settings
 from tests.hook.conftest import REPOSITORY
+from walarchiver.cli.bucket import Verbs
 from walarchiver.cli.main import COMMANDS, Command, _parser
 from walarchiver.embedded.binaries import postgres_bin
 from walarchiver.errors import all_errors
@@ -22,7 +23,10 @@ from walarchiver.settings import parse_settings
 
 GUIDES = [
     REPOSITORY / "docs" / name
-    for name in ("operations.md", "runbook-restore.md", "operations-tools.md", "keys.md")
+    for name in (
+        *("operations.md", "runbook-restore.md", "operations-tools.md", "keys.md"),
+        *("bucket.md", "bucket-restore.md", "joint.md"),
+    )
 ]
 SYSTEMD = REPOSITORY / "deploy" / "systemd"
 ROOT = "wa-root1aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -50,7 +54,9 @@ def spoken(text: str) -> Iterator[str]:
 def calls(lines: Iterator[str]) -> list[list[str]]:
     """The words of those that call the program."""
     found = []
-    for line in lines:
+    for line in (each.removeprefix("$ ") for each in lines):
+        if not line.startswith("walarchiver"):
+            continue  # another program's, or what is printed
         words = shlex.split(line.replace("[", "").replace("]", ""), comments=True)
         if words[:1] == ["walarchiver"] and len(words) > 1:
             found.append(words[1:])
@@ -74,6 +80,8 @@ def options_of(parser: argparse.ArgumentParser, words: list[str]) -> set[str]:
                 given = [word for word in words if not word.startswith("-")]
                 assert not given, f"{given[0]!r} is none of {', '.join(action.choices)}"
                 return found
+            if isinstance(action, Verbs):
+                action.load(name)
             return found | options_of(action.choices[name], words[words.index(name) + 1 :])
     return found
 

@@ -30,7 +30,7 @@ def _module(verb: str) -> Command:
     return cast("Command", importlib.import_module(f"walarchiver.cli.bucket{verb.replace('-', '')}"))
 
 
-class _Verbs(argparse._SubParsersAction):  # type: ignore[type-arg]  # noqa: SLF001  argparse has no public name
+class Verbs(argparse._SubParsersAction):  # type: ignore[type-arg]  # noqa: SLF001  argparse has no public name
     """Lets the chosen verb's module add its own parser, just before it is used."""
 
     def __call__(
@@ -42,16 +42,20 @@ class _Verbs(argparse._SubParsersAction):  # type: ignore[type-arg]  # noqa: SLF
     ) -> None:
         chosen = values[0] if values else None
         if chosen in VERBS:
-            assert self.choices is not None, "there is a parser for every verb"
-            self.choices.pop(chosen)  # it is the dict of parsers
-            _module(chosen).register(self)
+            self.load(chosen)
         super().__call__(parser, namespace, values, option_string)
+
+    def load(self, verb: str) -> None:
+        """Put the verb's own parser in the place of its mere name."""
+        assert self.choices is not None, "there is a parser for every verb"
+        self.choices.pop(verb)  # it is the dict of parsers
+        _module(verb).register(self)
 
 
 def register(subparsers: Subparsers) -> None:
     """Add `bucket` and its verbs."""
     parser = subparsers.add_parser("bucket", help="the application's versioned bucket")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, action=_Verbs)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, action=Verbs)
     for verb, summary in VERBS.items():
         verbs.add_parser(verb, help=summary, add_help=False)
 
