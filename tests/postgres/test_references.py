@@ -125,3 +125,8 @@ def test_a_size_is_a_whole_number_of_any_type(dsn: str, size: str) -> None:
 def test_a_column_that_comes_twice_is_refused(dsn: str) -> None:
     with pytest.raises(ConfigError, match="size, size"):
         list(read_references(dsn, "SELECT 'k', 1 AS size, 2 AS size"))
+
+
+def test_a_query_that_fails_on_the_data_is_no_outage_of_the_database(dsn: str) -> None:
+    with pytest.raises(ConfigError, match="division by zero"):
+        list(read_references(dsn, "SELECT 'k', 1 / (count(*) - count(*)) AS size FROM evidence"))

@@ -60,10 +60,10 @@ def read_references(
 
 @contextmanager
 def _query_errors() -> Iterator[None]:
-    """Inside, what is wrong with the query itself becomes ConfigError (classes 42 and 25006)."""
+    """Inside, what is wrong with the query itself becomes ConfigError (classes 22, 42 and 25006)."""
     try:
         yield
-    except (psycopg.ProgrammingError, psycopg.errors.ReadOnlySqlTransaction) as cause:
+    except (psycopg.ProgrammingError, psycopg.DataError, psycopg.errors.ReadOnlySqlTransaction) as cause:
         said = cause.diag.message_primary or str(cause)
         raise ConfigError(
             f"the `references` query cannot be used: {said}",
