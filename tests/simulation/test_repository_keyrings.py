@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.simulation.test_repository import content as content
 from tests.simulation.test_repository import flipped, reader
 from tests.simulation.test_repository import world as world
 from tests.simulation.world import SYSTEM, World
