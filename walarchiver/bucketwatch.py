@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from walarchiver.bucketports import EvidenceBucket
 from walarchiver.core.moment import StoreTime
 from walarchiver.core.skew import Skew, Tie
-from walarchiver.errors import BucketScanFailed, ClocksApart, WalarchiverError
+from walarchiver.errors import BucketScanFailed, ClocksApart, Locked, WalarchiverError
 from walarchiver.format.records import TieRecord
 from walarchiver.ledger import fact
 from walarchiver.ledgerqueue import LedgerQueue
@@ -32,6 +32,8 @@ log = get_log("bucket")
 TIE_INTERVAL_S = 30.0
 TIE_RECORDED_S = 600.0
 RETRY_FIRST_S = 30.0
+DEGRADED = 3
+"""Exit status of a scan that came to its end, with something that a person should look at."""
 RETRY_LONGEST_S = 3600.0
 ENDING_S = 5.0
 TAIL_BYTES = 4096
@@ -151,7 +153,7 @@ class BucketWatch:
         pause_s = RETRY_FIRST_S
         while True:
             status, said = await self._scan()
-            if status == 0:
+            if status in (0, Locked.exit_status):  # or somebody else is listing it just now
                 pause_s = RETRY_FIRST_S
                 await asyncio.sleep(self._watched.scan_interval_s)
                 continue
@@ -162,6 +164,9 @@ class BucketWatch:
                 "bucket not listed", cluster=self._watched.cluster, code=failure.code, reason=failure.message
             )
             self._alarm(failure)
+            if status == DEGRADED:  # it was listed; what is wrong does not get better by listing it again
+                await asyncio.sleep(self._watched.scan_interval_s)
+                continue
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_LONGEST_S)
 

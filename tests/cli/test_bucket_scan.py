@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Callable
 from io import StringIO
@@ -199,3 +200,12 @@ def test_progress_tells_the_rate_and_the_time_left_now_and_then() -> None:
         "scan: 500 keys, 1,000 entries, 200 entries a second, about 10 s left",
         "scan: 1,000 keys, 4,000 entries, 400 entries a second",
     ]
+
+
+def test_one_scan_at_a_time_feeds_an_index(run: Run, tmp_path: Path) -> None:
+    assert run()[0] == 0
+    (lock,) = (tmp_path / "state" / "buckets").glob("*.lock")
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert run()[0] == 11
+    assert run()[0] == 0

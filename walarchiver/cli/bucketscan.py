@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from contextlib import closing
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from walarchiver.bucketassembly import (
 from walarchiver.bucketports import EvidenceBucket, VersionIndex, Versioning
 from walarchiver.bucketshipping import ship_index
 from walarchiver.cli.context import Context
-from walarchiver.errors import UsageError, WalarchiverError
+from walarchiver.errors import Locked, UsageError, WalarchiverError
 from walarchiver.evidence.events import Follower
 from walarchiver.evidence.openfeed import open_feed
 from walarchiver.evidence.scanning import Progress, Scan, Scanned, ScanOptions
@@ -71,6 +72,7 @@ def run(context: Context, args: argparse.Namespace) -> int:
     with (
         closing(bucket_of(host, context.cluster)) as bucket,
         closing(index_of(host, context.cluster)) as index,
+        _alone(_beside(index_path(host, section), "lock")),
     ):
         if args.events is not None:
             status = _follow(context, host, section, bucket, index, args.events or section.events)
@@ -79,6 +81,20 @@ def run(context: Context, args: argparse.Namespace) -> int:
         else:
             status = _scan(context, host, section, bucket, index, prefix=args.prefix, anew=args.full)
         return status if args.no_ship else max(status, _ship(context, host, index))
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One scan at a time feeds an index: two would list everything twice. Raises Locked."""
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Locked(
+                f"another `bucket scan` is at work on {path.with_suffix('.sqlite')}",
+                hint="Wait for it to end; the daemon scans by itself every `scan`.",
+            ) from None
+        yield
 
 
 def _ship(context: Context, host: Host, index: VersionIndex) -> int:
