@@ -200,7 +200,7 @@ def test_a_server_that_was_just_being_started_is_stopped_when_interrupted(
 
     async def story() -> None:
         running = asyncio.create_task(
-            restore._run_to_target(job(Context.plain(), Workplace.beside(tmp_path / "new")), 1.0)
+            restore._run_to_target(job(Context.plain(), Workplace.beside(tmp_path / "new")))
         )
         await asyncio.to_thread(entered.wait, 30)
         running.cancel()

@@ -83,6 +83,7 @@ def test_a_bucket_that_cannot_be_listed_keeps_no_wal_from_being_archived(
     assert scene.stage.stop_server() == 0
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see processes")
 def test_the_listing_ends_with_the_daemon(scenes: Scenes, s3_server: S3Server) -> None:
     scene, bucket = watched(scenes, s3_server)

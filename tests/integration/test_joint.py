@@ -171,6 +171,7 @@ def test_the_bucket_is_restored_into_another_place_as_of_the_commit(
     assert application.holds(other) == before
 
 
+@pytest.mark.nightly
 def test_a_lost_object_makes_the_verdict_inconsistent(application: Application) -> None:
     scene = application.scene
     application.store("kept", "lost", "never")
@@ -238,6 +239,7 @@ def test_the_past_is_checked_on_a_throwaway_instance(application: Application) -
     assert (answer["verdict"], answer["references"], answer["bodies_read"]) == ("CONSISTENT", 2, 2)
 
 
+@pytest.mark.nightly
 def test_another_machine_gets_the_index_from_the_repository(application: Application) -> None:
     scene = application.scene
     application.store("kept", "purged")

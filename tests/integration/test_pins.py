@@ -70,6 +70,7 @@ def application(scenes: Scenes, make_model_s3: MakeModel) -> Application:
     return Application(scene, app)
 
 
+@pytest.mark.nightly
 def test_a_weekly_pin_is_whole_from_the_backup_bucket_after_the_rule_was_there(
     application: Application,
 ) -> None:

@@ -11,7 +11,7 @@ from tests.integration.stepped import stepped
 from tests.integration.steppedplans import play
 from tests.kit.stepclock import StepClock
 
-TARGETS = 16
+TARGETS = 8
 """Some of each kind; many more on every major run at night."""
 SEED = 1_184
 
