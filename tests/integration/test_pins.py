@@ -124,6 +124,7 @@ def test_a_weekly_pin_is_whole_from_the_backup_bucket_after_the_rule_was_there(
     ]
 
 
+@pytest.mark.nightly
 def test_only_what_the_index_vouches_for_is_pinned_and_without_copies_where_the_rules_keep_it(
     application: Application,
 ) -> None:

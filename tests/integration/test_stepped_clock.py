@@ -16,6 +16,7 @@ TARGETS = 8
 SEED = 1_184
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("major", [17])
 def test_plans_hold_under_a_clock_that_is_stepped(scenes: Scenes, step_clock: StepClock, major: int) -> None:
     history = stepped(scenes, step_clock, major, seed=SEED, rounds=12)
