@@ -108,7 +108,10 @@ def bucket_status(host: Host, archive: Archive) -> BucketStatus | None:
     skew = skew_of(Tie(tie.before, tie.after, tie.date) for tie in ties)
     problems = []
     if skew is not None and skew.alarming:
-        problems.append(f"The clock of the bucket's store is {skew.certain / 1e6:+.1f} s from the server's.")
+        problems.append(
+            f"The clock of the bucket's store is {skew.certain / 1e6:+.1f} s from the server's: "
+            "have both kept by NTP."
+        )
     window, listed = None, None
     if needs_rebuilding(host, name):
         if (path := index_path(host, section)).exists():
@@ -134,7 +137,8 @@ def bucket_status(host: Host, archive: Archive) -> BucketStatus | None:
     if now_us - newest > limit_s * 1_000_000:
         hours = (now_us - newest) / 3_600_000_000
         problems.append(
-            f"The bucket was not listed for {hours:.1f} hours: what came since cannot be restored."
+            f"The bucket was not listed for {hours:.1f} hours, so nothing newer can be restored: "
+            "run `walarchiver bucket scan`."
         )
     return BucketStatus(
         location.url, window, listed, None if kept is None else kept.asked, skew, tuple(problems)

@@ -235,7 +235,10 @@ def test_the_past_is_checked_on_a_throwaway_instance(application: Application) -
     words = ["bucket", "check", "--at", format_rfc3339(at), "--hook", str(scene.stage.hook)]
     words += ["--bin-dir", str(scene.cluster.bin_dir), "--deep"]
     words += [word for word in scene.restore_words("", Path("x")) if word in ("--owner", "nobody")]
-    answer = scene.json(*words, config=scene.reader())
+    config = scene.reader()
+    dry = scene.json(*words, "--dry-run", config=config)
+    assert (dry["dry_run"], "references" in dry) == (True, False)
+    answer = scene.json(*words, config=config)
     assert (answer["verdict"], answer["references"], answer["bodies_read"]) == ("CONSISTENT", 2, 2)
 
 

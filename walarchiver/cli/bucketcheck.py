@@ -10,7 +10,7 @@ from restore.core.jointtext import joint_members, joint_text
 from restore.jointcheck import Sides, check_joint
 from walarchiver.assembly import Host, open_archive
 from walarchiver.bucketassembly import multipart_time_of
-from walarchiver.cli.aside import add_options, ask, made
+from walarchiver.cli.aside import add_options, ask, made, show_dry_run
 from walarchiver.cli.bucketindex import bring_index, sides_of
 from walarchiver.cli.context import Context
 from walarchiver.core.moment import CommitTime
@@ -54,6 +54,8 @@ def register(subparsers: Subparsers) -> None:
 def run(context: Context, args: argparse.Namespace) -> int:
     """Exit status 0: consistent; 15: not."""
     if args.at is None:
+        if args.dry_run:
+            raise UsageError("--dry-run goes with --at", hint="Without --at nothing is restored to check.")
         return _check_now(context, args)
     if args.dsn is not None:
         raise UsageError(
@@ -61,6 +63,8 @@ def run(context: Context, args: argparse.Namespace) -> int:
             hint="Leave --dsn out: a throwaway instance is made for the moment.",
         )
     asked = ask(context, args, "check")
+    if args.dry_run:
+        return show_dry_run(asked)
     time = database_moment(asked.found.decision, asked.found.understood.target)
     assert time is not None, "`ask` gives reachable decisions only"
     bring_index(context, asked.host, asked.found.archive)

@@ -17,7 +17,7 @@ object metadata", "Working with delete markers", "ListObjectVersions"):
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntFlag, StrEnum
 from heapq import heappop, heappush
 from itertools import pairwise
@@ -232,8 +232,3 @@ def current_at(history: Sequence[Placed], moment: StoreMs) -> Placed | None:
         if placed.begin <= moment < placed.until:
             return placed if placed.entry.kind is EntryKind.VERSION else None
     return None
-
-
-def without_completion(placed: Placed) -> Placed:
-    """The same entry when nothing is known of its upload's end."""
-    return replace(placed, begin=placed.entry.modified, traits=placed.traits | Trait.UNKNOWN_BEGIN)
