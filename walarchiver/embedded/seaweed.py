@@ -8,6 +8,7 @@ Rules:
 - Telemetry, iceberg, lance, IAM, metrics and web interfaces stay off; nothing listens beyond
   127.0.0.1. The keys are in a file that only the owner reads, never in the arguments.
 - Stopping keeps the data: `start` again serves the same buckets on the same ports.
+- With `tls` the S3 port speaks https only, with a certificate that nobody but `options()` trusts.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import os
 import signal
 import socket
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from walarchiver.embedded.certificate import loopback_certificate
 from walarchiver.errors import StoreDenied, StoreUnavailable, WalarchiverError
 from walarchiver.ports import Clock, Random
 from walarchiver.storage import S3Options
@@ -46,11 +49,14 @@ _LAUNCH = 'exec 3<&0 </dev/null; (read -r _ <&3; rm -f {sockets}; kill -s KILL -
 class SeaweedServer:
     """One `weed server` whose files all lie below `directory`."""
 
-    def __init__(self, binary: Path, directory: Path, clock: Clock, random: Random) -> None:
+    def __init__(
+        self, binary: Path, directory: Path, clock: Clock, random: Random, *, tls: bool = False
+    ) -> None:
         self._binary = binary
         self._directory = directory
         self._clock = clock
         self._random = random
+        self._tls = tls
         self._process: subprocess.Popen[bytes] | None = None
         self._ports: dict[str, int] = {}
 
@@ -62,7 +68,12 @@ class SeaweedServer:
     @property
     def endpoint(self) -> str:
         """The S3 address, known after `start`."""
-        return f"http://{_HOST}:{self._ports['s3']}"
+        return f"{'https' if self._tls else 'http'}://{_HOST}:{self._ports['s3']}"
+
+    @property
+    def ca_file(self) -> Path | None:
+        """What a client must trust, known after `start`; None without TLS."""
+        return loopback_certificate(self._directory, self._clock).ca_file if self._tls else None
 
     @property
     def credentials_file(self) -> Path:
@@ -85,7 +96,11 @@ class SeaweedServer:
 
     def options(self) -> S3Options:
         """How to reach it with the keys that may do everything."""
-        return S3Options(endpoint=self.endpoint, credentials=CredentialsFile(self.credentials_file))
+        return S3Options(
+            endpoint=self.endpoint,
+            ca_file=self.ca_file,
+            credentials=CredentialsFile(self.credentials_file),
+        )
 
     def make_bucket(self, bucket: str, *, versioned: bool) -> None:
         """Create a bucket. Raises StoreUnavailable or StoreDenied."""
@@ -195,6 +210,12 @@ class SeaweedServer:
             "-sftp=false",
             "-mq.broker=false",
         ]
+        if self._tls:
+            certificate = loopback_certificate(self._directory, self._clock)
+            arguments += [
+                f"-s3.cert.file={certificate.ca_file}",
+                f"-s3.key.file={certificate.key_file}",
+            ]
         atexit.register(self.stop)
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -218,12 +239,8 @@ class SeaweedServer:
         """Until a bucket of a random name could be made with our random keys."""
         assert self._process is not None
         process, deadline_s = self._process, self._clock.monotonic_s() + timeout_s
-        options = S3Options(
-            endpoint=self.endpoint,
-            credentials=CredentialsFile(self.credentials_file),
-            connect_timeout_s=2.0,
-            read_timeout_s=5.0,
-            retry=RetryPolicy(budget_s=0.0),
+        options = replace(
+            self.options(), connect_timeout_s=2.0, read_timeout_s=5.0, retry=RetryPolicy(budget_s=0.0)
         )
         probe = f"ours-{self._random.token(8).hex()}"
         while True:
