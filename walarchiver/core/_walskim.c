@@ -918,7 +918,22 @@ out:
     return result;
 }
 
+static PyObject *py_crc32c(PyObject *module, PyObject *args)
+{
+    (void)module;
+    Py_buffer buffer;
+    unsigned int crc = 0;
+    if (!PyArg_ParseTuple(args, "y*|I", &buffer, &crc))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    crc = ~crc_update(buffer.buf, (size_t)buffer.len, ~crc);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&buffer);
+    return PyLong_FromUnsignedLong(crc);
+}
+
 static PyMethodDef methods[] = {
+    {"crc32c", py_crc32c, METH_VARARGS, "See _walskim.pyi."},
     {"skim", py_skim, METH_VARARGS, "See _walskim.pyi."},
     {"sift", py_sift, METH_VARARGS, "See _walskim.pyi."},
     {NULL, NULL, 0, NULL},

@@ -68,3 +68,6 @@ def sift(
     ]
     | None
 ): ...
+
+# crc32c: as core/crc32c.py has it. Releases the GIL.
+def crc32c(data: Buffer, crc: int = 0, /) -> int: ...

@@ -1,9 +1,10 @@
-"""CRC-32C (Castagnoli), the checksum of WAL records, in plain Python.
+"""CRC-32C (Castagnoli), the checksum of WAL records and of backup manifests.
 
 Rules:
-- One function, `crc32c(data, crc=0)`, chained as `crc32c(b, crc32c(a)) == crc32c(a + b)`. It is the
-  seam where a compiled twin may be put later.
-- Long input is first *folded*: a CRC is a remainder modulo P, so a part of the input may be
+- One function, `crc32c(data, crc=0)`, chained as `crc32c(b, crc32c(a)) == crc32c(a + b)`: the compiled one
+  (_walskim.c) where it was built, else `plain_crc32c`, which is many times slower. `joined_crc32c` makes the
+  sum of a whole from the sums of its pieces, in whatever order they came.
+- Plain: long input is first *folded*: a CRC is a remainder modulo P, so a part of the input may be
   replaced by anything with the same remainder. For each D below, x**D leaves the same remainder as
   a sum of only five powers x**e with small e. The first h bits of the input, which stand D or more
   places left of the last bit, are therefore cut off and added back five times, a few places apart.
@@ -59,7 +60,7 @@ def _tables() -> tuple[tuple[int, ...], ...]:
 _T0, _T1, _T2, _T3, _T4, _T5, _T6, _T7 = _tables()
 
 
-def crc32c(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
+def plain_crc32c(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
     """The CRC-32C of `data`, continuing after bytes whose CRC-32C is `crc`."""
     state = crc ^ _ONES
     if len(data) < _FOLD_BYTES_MIN:
@@ -71,6 +72,27 @@ def crc32c(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
         else:
             state = _by_table(_folded(chunk, state), 0)
     return state ^ _ONES
+
+
+def joined_crc32c(first: int, second: int, second_bytes: int) -> int:
+    """The CRC-32C of two pieces together, from the sums of both and the length of the second."""
+    shift, power, left = 1 << 31, 1 << 23, second_bytes  # 1 and x**8, the highest power in bit 0
+    while left:
+        if left & 1:
+            shift = _product(shift, power)
+        power = _product(power, power)
+        left >>= 1
+    return _product(shift, first) ^ second
+
+
+def _product(one: int, other: int) -> int:
+    """Of two polynomials modulo the polynomial, bits reflected."""
+    product = 0
+    for place in range(31, -1, -1):
+        if one >> place & 1:
+            product ^= other
+        other = other >> 1 ^ (REFLECTED_POLYNOMIAL if other & 1 else 0)
+    return product
 
 
 def _folded(data: bytes | bytearray | memoryview, state: int) -> bytes:
@@ -107,3 +129,9 @@ def _by_table(data: bytes | bytearray | memoryview, state: int) -> int:
     for byte in data[whole * 8 :]:
         state = _T0[(state ^ byte) & 255] ^ state >> 8
     return state
+
+
+try:
+    from walarchiver.core._walskim import crc32c as crc32c
+except ImportError:
+    crc32c = plain_crc32c
