@@ -93,12 +93,16 @@ from walarchiver.errors.passing import (
     Transient,
 )
 from walarchiver.errors.refusing import (
+    BackupChainBroken,
+    BackupConnectionLost,
     BackupFailed,
+    BackupStalled,
     BinariesMissing,
     CorruptHistory,
     CorruptSegment,
     FileForbidden,
     FileMissing,
+    IncrementalUnavailable,
     KeyCannotOpen,
     KeyMissing,
     KeyringChanged,
@@ -109,6 +113,7 @@ from walarchiver.errors.refusing import (
     NotARegularFile,
     NotAWalFile,
     NotPermitted,
+    PageChecksumFailed,
     Refused,
     RepositoryExists,
     RestoreFailed,
@@ -130,7 +135,10 @@ from walarchiver.errors.rescuing import (
 )
 
 __all__ = [
+    "BackupChainBroken",
+    "BackupConnectionLost",
     "BackupFailed",
+    "BackupStalled",
     "BadSignature",
     "BeforeFirstBackup",
     "BinariesMissing",
@@ -155,6 +163,7 @@ __all__ = [
     "FileMissing",
     "FindInGap",
     "Inconsistent",
+    "IncrementalUnavailable",
     "IndexForeign",
     "IndexUnavailable",
     "Interrupted",
@@ -180,6 +189,7 @@ __all__ = [
     "ObjectDamaged",
     "ObjectMisplaced",
     "ObjectMissing",
+    "PageChecksumFailed",
     "PinIncomplete",
     "PinNotKept",
     "ProvenAbsent",

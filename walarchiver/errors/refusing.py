@@ -187,6 +187,47 @@ class BackupFailed(Refused):
     hint = "The message of PostgreSQL above says why; run `walarchiver backup` again."
 
 
+class BackupConnectionLost(BackupFailed):
+    """The connection that carried a base backup broke; what was uploaded is no backup."""
+
+    code = "WA-BACKUP-LOST"
+    hint = (
+        "Look into PostgreSQL's log for why (a restart, wal_sender_timeout, the network); then run "
+        "`walarchiver backup` again."
+    )
+
+
+class BackupStalled(BackupFailed):
+    """The store was out for longer than a base backup may wait for it."""
+
+    code = "WA-BACKUP-STALLED"
+    hint = "Once the store answers, run `walarchiver backup` again; `backup.outage` says how long it waits."
+
+
+class PageChecksumFailed(BackupFailed):
+    """PostgreSQL found pages with wrong checksums while it sent the base backup: the cluster is damaged."""
+
+    code = "WA-PAGE-CHECKSUM"
+    hint = (
+        "Look at the named file's relation (pg_filenode_relation) and at the disk; earlier backups are not "
+        "touched. Restore it elsewhere from one of them; a new backup works once the pages are sound."
+    )
+
+
+class IncrementalUnavailable(BackupFailed):
+    """No incremental backup can be taken here now; a full one can."""
+
+    code = "WA-BACKUP-INCREMENTAL"
+    hint = "Run `walarchiver backup`, or `--incremental auto`, which takes a full one where need be."
+
+
+class BackupChainBroken(Refused):
+    """An incremental base backup lacks one that it builds on."""
+
+    code = "WA-BACKUP-CHAIN"
+    hint = "Choose an earlier base backup (`walarchiver backups`), and take a full one soon."
+
+
 class BinariesMissing(Refused):
     """A server program (PostgreSQL of the right major version, or weed) is not on this host."""
 

@@ -110,7 +110,8 @@ class BackupPart:
     """One part of a base backup: `raw` plain bytes of `stream` starting at `offset`.
 
     `role`: `tar` (the tablespace's tar stream as PostgreSQL sent it), `manifest`
-    (backup_manifest), `index` (where each file lies in the tar streams), `config` (tar of
+    (backup_manifest), `index` (where each file lies in the tar streams), `digests` (of every file's
+    content, postgres/filedigests.py), `config` (tar of
     configuration files outside the data directory), `facts` (relation map and other contents
     that do not belong in clear text). `stream` numbers the tar streams; 0 otherwise.
     """
@@ -200,7 +201,7 @@ class BackupRecord:
     backup: str
     """`<start time compact>-<8 random hex>`, for example 20261122T143206Z-1f2e3d4c."""
     method: str
-    """`full` (later `incremental`)."""
+    """`full` or `incremental`."""
     source: str
     """`primary` or `standby`."""
     timeline: int
@@ -219,6 +220,8 @@ class BackupRecord:
     parts_sha256: str
     tablespaces: tuple[TablespaceFact, ...]
     facts: BackupFacts
+    prior: str | None = None
+    """The backup that an incremental one builds on; None for a full one (backupchain.py)."""
 
 
 @dataclass(frozen=True, slots=True)
