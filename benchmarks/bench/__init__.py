@@ -1,0 +1,1 @@
+"""`./dev bench`: measures walarchiver beside its peers and beside the limit of the machine."""
