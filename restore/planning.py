@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from restore.core.model import BaseBackup, Decision, Limits, Run, Superseded, Target, View
+from restore.core.model import BackupBelow, BaseBackup, Decision, Limits, Run, Superseded, Target, View
 from restore.core.planner import decide
 from restore.samples import Samples
 from restore.walreader import WalReader
 from walarchiver.catalog import Catalog
 from walarchiver.core.segment import Segment, SegmentBytes
+from walarchiver.format.backupchain import whole_chains
 from walarchiver.format.records import BackupRecord, ClusterRecord
 from walarchiver.production import production_timeline
 from walarchiver.repository import Repository
@@ -39,7 +40,7 @@ def view_of(catalog: Catalog, cluster: ClusterRecord, ledger_seq: int) -> View:
         ledger_seq=ledger_seq,
         runs=tuple(Run(timeline, first, last) for timeline, first, last in catalog.runs()),
         histories=histories,
-        backups=tuple(_backup(record) for record in catalog.backups()),
+        backups=tuple(_backup(chain) for chain in whole_chains(catalog.backups()).values()),
         horizons=Samples(catalog),
         current_timeline=production_timeline(catalog, size) or max(histories, default=1),
         superseded=tuple(
@@ -48,7 +49,8 @@ def view_of(catalog: Catalog, cluster: ClusterRecord, ledger_seq: int) -> View:
     )
 
 
-def _backup(record: BackupRecord) -> BaseBackup:
+def _backup(chain: tuple[BackupRecord, ...]) -> BaseBackup:
+    record = chain[-1]
     limits = record.facts.limits
     return BaseBackup(
         id=record.backup,
@@ -66,6 +68,7 @@ def _backup(record: BackupRecord) -> BaseBackup:
             max_prepared_transactions=limits.max_prepared_transactions,
             max_locks_per_transaction=limits.max_locks_per_transaction,
         ),
+        below=tuple(BackupBelow(one.backup, one.raw, one.stored) for one in chain[:-1]),
     )
 
 

@@ -23,6 +23,7 @@ from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime, format_rfc3339
 from walarchiver.core.segment import Segment, SegmentBytes
 from walarchiver.errors import NotAWalFile
+from walarchiver.format.backupchain import whole_chains
 from walarchiver.pathsamples import PathSamples
 
 
@@ -96,7 +97,7 @@ class Spans:
         self._followable = followable(archive)
         self._histories = archive.catalog.histories()
         self._samples = PathSamples(archive.catalog, self._size)
-        self._backups = archive.catalog.backups()
+        self._backups = [chain[-1] for chain in whole_chains(archive.catalog.backups()).values()]
 
     def paths(self) -> Iterator[TimelineHistory]:
         """One path per timeline that anything is recorded of."""

@@ -27,6 +27,7 @@ from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime, format_rfc3339
 from walarchiver.core.segment import Segment, SegmentBytes
 from walarchiver.errors import NotAWalFile
+from walarchiver.format.backupchain import INCREMENTAL, whole_chains
 from walarchiver.format.records import BackupRecord
 from walarchiver.pathsamples import PathSamples
 from walarchiver.ports import Clock
@@ -85,12 +86,22 @@ class Status:
     reason: str
     """Why `latest` is what it is, or why there is none."""
     backups: tuple[BackupRecord, ...]
+    broken: tuple[str, ...]
+    """Those of them whose chain is not whole: nothing can be restored from them."""
     gaps: tuple[MissingWal, ...]
     damaged: tuple[DamagedWal, ...]
     single_writer: bool
     kept: Kept | None
     """What is known of the second place; None when none is configured (or it was not asked)."""
     kept_problem: str | None
+
+    @property
+    def incrementals(self) -> int:
+        """How many incremental base backups build on the newest full one."""
+        return next(
+            (n for n, one in enumerate(reversed(self.backups)) if one.method != INCREMENTAL),
+            len(self.backups),
+        )
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -110,6 +121,11 @@ class Status:
             for one in self.damaged
             if one.behind is None
         )
+        if self.broken:
+            found.append(
+                f"{len(self.broken)} base backups (first: {self.broken[0]}) lack one that they build on: "
+                "run `walarchiver backup`, which takes a full one."
+            )
         if self.void_entries:
             found.append(
                 f"{len(self.void_entries)} void ledger entries (first: {self.void_entries[0]}): "
@@ -132,7 +148,9 @@ def status_of(archive: Archive, clock: Clock, kept: Kept | None = None) -> Statu
     timeline = production_timeline(catalog, size) or 1
     path = catalog.histories().get(timeline, TimelineHistory(timeline))
     runs = tuple(Run(*run) for run in catalog.runs())
-    backups = tuple(catalog.backups())
+    recorded = tuple(catalog.backups())
+    chains = whole_chains(recorded)
+    backups = tuple(chain[-1] for chain in chains.values())
     bad = list(damaged(archive))
     earliest, latest, reason = _window(archive, path, followable(archive), backups)
     highest = catalog.last_segment(timeline)
@@ -151,7 +169,8 @@ def status_of(archive: Archive, clock: Clock, kept: Kept | None = None) -> Statu
         earliest=earliest,
         latest=latest,
         reason=reason,
-        backups=backups,
+        backups=recorded,
+        broken=tuple(one.backup for one in recorded if one.backup not in chains),
         gaps=tuple(
             MissingWal(first, last, _backup_behind(backups, path, gap, size))
             for gap, (first, last) in zip(missing, run_names(missing, size), strict=True)
@@ -260,7 +279,14 @@ def status_document(archive: Archive, clock: Clock, kept: Kept | None = None) ->
         "segments": status.segments,
         "ledger": {"entries": status.entries, "void": list(status.void_entries)},
         "backups": [
-            {"id": backup.backup, "stop_time": format_rfc3339(backup.stop_time), "bytes": backup.raw}
+            {
+                "id": backup.backup,
+                "method": backup.method,
+                "prior": backup.prior,
+                "stop_time": format_rfc3339(backup.stop_time),
+                "bytes": backup.raw,
+                "whole": backup.backup not in status.broken,
+            }
             for backup in status.backups
         ],
         "gaps": [{"first": gap.first, "last": gap.last, "backup_behind": gap.behind} for gap in status.gaps],

@@ -80,7 +80,7 @@ def estimate(decision: Decision, measured: Mapping[Part, Measured]) -> Estimate 
     if decision.backup is None or decision.wal is None:
         return None
     sizes = {
-        Part.FILES: decision.backup.raw,
+        Part.FILES: decision.backup.raw_in_all,
         Part.WAL_FETCH: decision.wal.bytes,
         Part.REPLAY: decision.wal.bytes,
     }

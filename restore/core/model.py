@@ -34,8 +34,17 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class BackupBelow:
+    """A backup that an incremental one builds on."""
+
+    id: str
+    raw: int
+    stored: int
+
+
+@dataclass(frozen=True, slots=True)
 class BaseBackup:
-    """A finished base backup, as far as planning is concerned."""
+    """A finished base backup whose chain is whole, as far as planning is concerned."""
 
     id: str
     timeline: int
@@ -46,6 +55,17 @@ class BaseBackup:
     raw: int
     stored: int
     limits: Limits
+    below: tuple[BackupBelow, ...] = ()
+    """What it builds on, the full backup first; empty for a full one."""
+
+    @property
+    def raw_in_all(self) -> int:
+        """Plain bytes that a restore reads, its chain included."""
+        return self.raw + sum(one.raw for one in self.below)
+
+    @property
+    def stored_in_all(self) -> int:
+        return self.stored + sum(one.stored for one in self.below)
 
 
 @dataclass(frozen=True, slots=True)

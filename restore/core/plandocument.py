@@ -134,6 +134,9 @@ def _base_backup(decision: Decision) -> Json:
         "stop_time": _time(backup.stop_time),
         "bytes": backup.raw,
         "stored_bytes": backup.stored,
+        "chain": [*(one.id for one in backup.below), backup.id],
+        "chain_bytes": backup.raw_in_all,
+        "chain_stored_bytes": backup.stored_in_all,
     }
 
 

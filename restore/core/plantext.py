@@ -86,6 +86,11 @@ def _reachable(decision: Decision, view: View, plan_id: str | None) -> list[str]
     lines += _wrapped(
         "base backup", f"{backup.id}, {format_lsn(backup.start_lsn)} to {format_lsn(backup.stop_lsn)}"
     )
+    if backup.below:
+        lines += _wrapped(
+            "builds on",
+            f"{', '.join(one.id for one in reversed(backup.below))}: {backup.raw_in_all:,} bytes in all",
+        )
     size = view.segment_size
     lines += _wrapped(
         "WAL",

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from restore.core.estimate import estimate
 from restore.core.model import (
     AtLatest,
     AtLsn,
     AtName,
     AtXid,
+    BackupBelow,
     Limits,
     Verdict,
     WalKnowledge,
@@ -349,3 +351,18 @@ def test_a_stretch_that_does_not_link_to_what_is_before_it_is_not_joined() -> No
     assert decision.verdict is Verdict.GAP
     assert decision.missing == (Segment(1, 2),)
     assert "does not follow" in decision.reason
+
+
+def test_an_incremental_backup_is_chosen_and_its_whole_chain_is_counted() -> None:
+    world, writer = three_commits()
+    start = writer.position
+    made = writer.finish_backup("incremental", start, 45 * SECOND)
+    world.backups[-1] = replace(made, below=(BackupBelow("full", 700, 300),))
+    full(writer)
+    decision = ask(world, AtLatest())
+    assert decision.backup is not None
+    assert decision.backup.id == "incremental"
+    found = estimate(decision, {})
+    assert found is not None
+    assert found.parts[0].bytes == 1000 + 700
+    assert decision.backup.stored_in_all == 500 + 300

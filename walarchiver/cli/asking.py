@@ -113,11 +113,12 @@ def plan_of(host: Host, found: Answer, place: Workplace | None, hook: Path) -> P
 
 
 def epochs_of(found: Answer) -> tuple[str, ...]:
-    """The epoch keys that the restore may need: those used since the base backup began."""
+    """The epoch keys that the restore may need: those used since its chain of base backups began."""
     decision = found.decision
     if decision.backup is None:
         return ()
-    return found.archive.catalog.epochs_since_backup(decision.backup.id)
+    below = decision.backup.below
+    return found.archive.catalog.epochs_since_backup(below[0].id if below else decision.backup.id)
 
 
 def hook_path(given: str | None) -> Path:

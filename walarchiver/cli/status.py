@@ -58,7 +58,8 @@ def status_text(status: Status, timezone: str | None) -> str:
         f"                     {status.reason}",
         f"earliest restorable  {earliest}",
         f"base backups         {len(status.backups)}"
-        + (f", newest {status.backups[-1].backup}" if status.backups else ""),
+        + (f", newest {status.backups[-1].backup}" if status.backups else "")
+        + (f", {status.incrementals} incremental since the last full one" if status.incrementals else ""),
         f"WAL                  {status.segments} segments, timeline {status.timeline}, "
         f"last {status.last_segment or 'none'}",
         f"ledger               {status.entries} entries, verified to the head",

@@ -9,6 +9,7 @@ Rules (docs/format.md, `backup`):
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 
 from walarchiver.errors import BackupChainBroken
@@ -53,3 +54,14 @@ def _fault(record: BackupRecord, later: BackupRecord | None) -> str | None:
     if later is not None and record.timeline > later.timeline:
         return f"is of a later timeline than {later.backup}, which builds on it"
     return None
+
+
+def whole_chains(records: Iterable[BackupRecord]) -> dict[str, tuple[BackupRecord, ...]]:
+    """The chain of every backup that can be restored from, in the order of `records`."""
+    ordered = tuple(records)
+    by_id = {record.backup: record for record in ordered}
+    found: dict[str, tuple[BackupRecord, ...]] = {}
+    for record in ordered:
+        with contextlib.suppress(BackupChainBroken):
+            found[record.backup] = walk_chain(by_id, record.backup)
+    return found

@@ -180,7 +180,8 @@ def _restorable_timelines(chronicle: Chronicle) -> list[int]:
 def _listed(chronicle: Chronicle) -> Iterator[str]:
     for backup in chronicle.backups:
         yield (
-            f"backup      {_time(backup.stop_time)}  {backup.backup}, {backup.method}, timeline "
+            f"backup      {_time(backup.stop_time)}  {backup.backup}, {backup.method}"
+            f"{f' on {backup.prior}' if backup.prior else ''}, timeline "
             f"{backup.timeline}, {format_lsn(backup.start_lsn)} to {format_lsn(backup.stop_lsn)}"
         )
     for stretch in chronicle.stretches:
