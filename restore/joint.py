@@ -14,9 +14,10 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 from restore.bodyproof import BodyProof
@@ -36,6 +37,8 @@ from restore.referencekeys import ReferenceKeys
 from walarchiver.bucketports import EvidenceBucket, KeyRange, VersionIndex
 from walarchiver.core.version import EntryKind, Row, StoreMs
 from walarchiver.postgres.references import ReferenceRow
+
+Histories = Mapping[str, tuple[Row, ...]]
 
 LISTED_MAX = 100_000
 ORPHANS_LISTED_MAX = 1000
@@ -75,7 +78,8 @@ def compare(asked: Compared, references: Iterable[Reference | None], *, orphans:
             for batch in _batches(references):
                 named = [each for each in batch if each is not None]
                 found.keyless += len(batch) - len(named)
-                findings = list(pool.map(lookup.find, named))
+                known = lookup.known(named)
+                findings = list(pool.map(partial(lookup.find, known=known), named))
                 keys.add((each.reference.key, each.plain(asked.moment)) for each in findings)
                 for finding in findings:
                     found.take(finding, asked.moment)
@@ -148,19 +152,24 @@ class _Lookup:
     asked: Compared
     proof: BodyProof
 
-    def find(self, reference: Reference) -> Finding:
+    def known(self, references: Iterable[Reference]) -> Histories:
+        """The histories of their keys, asked for together: one by one costs a sorted index a search each."""
+        prefix = self.asked.bucket.prefix
+        keys = sorted({each.key for each in references if each.key.startswith(prefix)})
+        return dict(self.asked.index.histories(keys))
+
+    def find(self, reference: Reference, known: Histories) -> Finding:
         if not reference.key.startswith(self.asked.bucket.prefix):
             why = f"it lies outside of {self.asked.bucket.url}, all that is known here"
             return Finding(reference, Standing.LOST, None, proven=False, reason=why)
-        finding = self._resolved(reference)
+        finding = self._resolved(reference, known[reference.key])
         if finding.standing in SETTLED:
             return finding
         list_again(self.asked.bucket, self.asked.index, reference.key)
-        return self._resolved(reference)
+        return self._resolved(reference, self.asked.index.history(reference.key))
 
-    def _resolved(self, reference: Reference) -> Finding:
+    def _resolved(self, reference: Reference, history: tuple[Row, ...]) -> Finding:
         asked = self.asked
-        history = asked.index.history(reference.key)
         reads = asked.deep or self._contested(history) or in_doubt(history, asked.moment)
         fits = self.proof.fits if reads else fit_by_listing
         return resolve(reference, history, asked.moment, asked.guard, fits=fits)
