@@ -6,7 +6,7 @@
 # It runs with a read-only root: what changes lies in two volumes, the state (a cache) and the socket's folder.
 # deploy/compose shows it beside PostgreSQL and an S3 store.
 
-# The large image has a C compiler, for the compiled scan; nothing but /opt/walarchiver goes on from here.
+# The large image has a C compiler, for the scan and the hook; nothing but /opt/walarchiver goes on from here.
 FROM python:3.13-bookworm AS builder
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -25,7 +25,7 @@ RUN sed -n '/^\(pip\|setuptools\)==/,/[^\\]$/p' constraints.txt >build-tools.txt
     && pip --python /opt/walarchiver/bin/python install \
         --require-hashes --only-binary :all: --constraint constraints.txt --requirement requirements.txt
 
-COPY README.md ./
+COPY README.md setup.py MANIFEST.in ./
 COPY bin/ bin/
 COPY walarchiver/ walarchiver/
 COPY restore/ restore/
@@ -33,7 +33,8 @@ COPY deploy/health.py /opt/walarchiver/
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/walarchiver/bin/python install --no-deps --no-index dist/walarchiver-*.whl \
     && pip --python /opt/walarchiver/bin/python check \
-    && /opt/walarchiver/bin/python -I -c 'import walarchiver.core._walskim'
+    && /opt/walarchiver/bin/python -I -c 'import walarchiver.core._walskim' \
+    && test "$(head -c 2 /opt/walarchiver/bin/walarchiver-hook)" != '#!'
 
 
 FROM python:3.13-slim-bookworm

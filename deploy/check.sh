@@ -46,7 +46,7 @@ dockerfiles() {
 
 scripts() {
     if has shellcheck; then
-        quietly "scripts: shellcheck" shellcheck bin/walarchiver-hook deploy/check.sh deploy/compose/init.sh \
+        quietly "scripts: shellcheck" shellcheck bin/walarchiver-hook bin/build-hook deploy/check.sh deploy/compose/init.sh \
             deploy/trial/run.sh deploy/trial/postgres-entrypoint.sh
     else
         skip "scripts: shellcheck is not installed"

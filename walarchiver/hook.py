@@ -12,6 +12,8 @@ Rules:
   PostgreSQL see 1 from fetch only for `PROVEN_ABSENT`, which no failing interpreter exits with.
 - Every wait is at most a second long; between waits the deadline and PostgreSQL's life are checked. A
   hook outliving its server would answer nobody, and one that hangs stops archiving for ever.
+- `hook.c` does the same in a tenth of the time, and is what is installed where it could be built
+  (docs/adr). Statuses and messages are equal to the letter: the tests run over both, and compare them.
 """
 
 import _signal  # type: ignore[import-not-found]  # typeshed has no stub for it
@@ -28,6 +30,10 @@ _ABSENT_SERVER_S = 10.0
 """How long fetch waits for a server that is just being restarted."""
 _SLICE_S = 1.0
 _ANSWER_BYTES_MAX = 65536
+_TEXT_BYTES_MAX = 2000
+_SHOWN_BYTES_MAX = 1024
+"""So much of a path is shown in a message."""
+_VALUED = ("--socket", "--cluster", "--plan", "--parent")
 _USAGE = (
     "usage: walarchiver-hook [--socket PATH] [--cluster NAME] push %p\n"
     "       walarchiver-hook [--socket PATH] [--cluster NAME] fetch [--plan ID] %f %p"
@@ -36,10 +42,6 @@ _USAGE = (
 
 class GiveUp(Exception):
     """No good answer was had; the text goes to PostgreSQL's log: error code, what is wrong, next step."""
-
-
-class NoServer(GiveUp):
-    """Nobody listens on the socket; for fetch, worth another try."""
 
 
 class Call:
@@ -101,10 +103,8 @@ def _environment(name: str) -> str:
 def _alive(pid: int) -> bool:
     try:
         posix.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
     return True
 
 
@@ -121,7 +121,18 @@ def _json(value: str | None) -> bytes:
     try:
         return b'"' + "".join(out).encode() + b'"'
     except UnicodeEncodeError:
-        raise GiveUp(f"WA-NAME: {value!r} is not UTF-8; PostgreSQL names no such file") from None
+        raise GiveUp(f"WA-NAME: {_shown(value)} is not UTF-8; PostgreSQL names no such file") from None
+
+
+def _shown(value: str) -> str:
+    """Words of the caller in a message: on one line, as UTF-8, and not endless."""
+    raw = value.encode("utf-8", "surrogateescape")
+    return _line(raw[:_SHOWN_BYTES_MAX]) + ("..." if len(raw) > _SHOWN_BYTES_MAX else "")
+
+
+def _line(raw: bytes) -> str:
+    text = raw.decode("utf-8", "backslashreplace")
+    return "".join(f"\\x{ord(char):02x}" if char < " " or char == "\x7f" else char for char in text)
 
 
 def _argument(value: str) -> str:
@@ -135,15 +146,26 @@ def _absolute(path: str) -> str:
         raise GiveUp(f"WA-USAGE: the path is empty\n{_USAGE}")
     if path.startswith("/"):
         return path
-    return posix.getcwdb().decode("utf-8", "surrogateescape") + "/" + path
+    try:
+        folder = posix.getcwdb().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise GiveUp(f"WA-USAGE: the working directory is not known: {error.strerror}") from error
+    return folder + "/" + path
 
 
 def _verb(words: list[str]) -> str:
-    """Which answer the caller expects, even when the rest of the line is wrong."""
+    """Which answer the caller expects, even when the rest of the line is wrong.
+
+    A cluster may be called `push`; or its name was forgotten, and the verb stands where it should.
+    """
+    values, later = False, ""
     for word in words:
         if word in _TIMEOUT_S:
-            return word
-    return ""
+            if not values:
+                return word
+            later = later or word
+        values = not values and word in _VALUED
+    return later
 
 
 def _parse(words: list[str]) -> Call:
@@ -154,14 +176,14 @@ def _parse(words: list[str]) -> Call:
     while position < len(words):
         word = words[position]
         option, equals, value = word.partition("=")
-        if option in ("--socket", "--cluster", "--plan", "--parent"):
+        if option in _VALUED:
             if not equals:
                 position += 1
                 if position == len(words):
                     raise GiveUp(f"WA-USAGE: {option} needs a value\n{_USAGE}")
                 value = words[position]
             if option == "--parent":
-                call.parent = int(value) if value.isdecimal() else None
+                call.parent = _number(value, 2**31 - 1)
             elif not value:
                 raise GiveUp(f"WA-USAGE: {option} needs a value\n{_USAGE}")
             elif option == "--socket":
@@ -171,7 +193,7 @@ def _parse(words: list[str]) -> Call:
             else:
                 call.plan = value
         elif word.startswith("-"):
-            raise GiveUp(f"WA-USAGE: unknown option {word}\n{_USAGE}")
+            raise GiveUp(f"WA-USAGE: unknown option {_shown(word)}\n{_USAGE}")
         else:
             rest.append(word)
         position += 1
@@ -190,9 +212,18 @@ def _timeout_s(verb: str) -> float:
     text = _environment("WALARCHIVER_TIMEOUT")
     if not text:
         return _TIMEOUT_S[verb]
-    if text.isdecimal() and 1 <= int(text) <= 86400:
-        return float(text)
-    raise GiveUp(f"WA-USAGE: WALARCHIVER_TIMEOUT is {text!r}, not a number of seconds from 1 to 86400")
+    seconds = _number(text, 86400)
+    if seconds:
+        return float(seconds)
+    raise GiveUp(f"WA-USAGE: WALARCHIVER_TIMEOUT is {_shown(text)}, not a number of seconds from 1 to 86400")
+
+
+def _number(text: str, most: int) -> int | None:
+    """A number in plain digits, if it is one and not above `most`."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    digits = text.lstrip("0") or "0"
+    return int(digits) if len(digits) <= 10 and int(digits) <= most else None
 
 
 def _pause(seconds: float) -> None:
@@ -213,7 +244,10 @@ def _connect(call: Call, deadline: Deadline) -> _socket.socket:
     retry_ends = posix.times().elapsed + patience_s
     while True:
         wait_s = deadline.next_wait_s()
-        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        try:
+            connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        except OSError as error:
+            raise GiveUp(f"WA-SERVER: no socket can be made: {error.strerror}") from error
         try:
             connection.settimeout(wait_s)
             connection.connect(call.socket.encode("utf-8", "surrogateescape"))
@@ -222,7 +256,7 @@ def _connect(call: Call, deadline: Deadline) -> _socket.socket:
         except OSError as error:
             connection.close()
             if posix.times().elapsed >= retry_ends:
-                raise NoServer(_no_server(call.socket, error)) from error
+                raise GiveUp(_no_server(call.socket, error)) from error
         else:
             return connection
         _pause(min(0.1, wait_s))
@@ -231,6 +265,7 @@ def _connect(call: Call, deadline: Deadline) -> _socket.socket:
 def _no_server(socket: str, error: OSError) -> str:
     """Why nobody can be asked on the socket, and what to do about it."""
     path = socket.encode("utf-8", "surrogateescape")
+    socket = _shown(socket)
     reason = error.strerror or error
     try:
         kind = posix.stat(path).st_mode & 0o170000
@@ -270,6 +305,9 @@ def _exchange(call: Call, deadline: Deadline) -> tuple[int, bytes, bytes]:
             answer += more
             if len(answer) > _ANSWER_BYTES_MAX:
                 raise GiveUp("WA-SERVER: the server's answer is too long")
+    except OSError as error:
+        said = f"WA-SERVER: the connection to the server broke: {error.strerror}; see its log"
+        raise GiveUp(said) from error
     finally:
         connection.close()
     return _read_answer(answer)
@@ -277,12 +315,9 @@ def _exchange(call: Call, deadline: Deadline) -> tuple[int, bytes, bytes]:
 
 def _header(head: bytes, name: bytes) -> bytes | None:
     """The value of a header; None when it is missing or there twice."""
-    found = [line.partition(b":")[2].strip() for line in head.split(b"\r\n")[1:] if _named(line, name)]
+    parts = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
+    found = [value.strip() for named, _colon, value in parts if named.lower() == name]
     return found[0] if len(found) == 1 else None
-
-
-def _named(line: bytes, name: bytes) -> bool:
-    return line.partition(b":")[0].lower() == name
 
 
 def _complete(answer: bytes) -> bool:
@@ -298,14 +333,10 @@ def _read_answer(answer: bytes) -> tuple[int, bytes, bytes]:
     first = head.split(b"\r\n", 1)[0].split(b" ")
     if not _complete(answer):
         raise GiveUp("WA-SERVER: the server's answer broke off; see its log")
-    if len(first) < 2 or first[0] not in (b"HTTP/1.1", b"HTTP/1.0") or not first[1].isdigit():
+    http = len(first) >= 2 and first[0] in (b"HTTP/1.1", b"HTTP/1.0")
+    if not http or len(first[1]) != 3 or not first[1].isdigit():
         raise GiveUp("WA-SERVER: what answers on the socket is not the walarchiver server; correct the path")
     return int(first[1]), _header(head, b"walarchiver-exit") or b"", body
-
-
-def _text(body: bytes) -> str:
-    """The answer's body as one line for PostgreSQL's log."""
-    return " ".join(body.decode("utf-8", "replace").split())[:2000]
 
 
 def _is_file(path: str) -> bool:
@@ -321,12 +352,12 @@ def perform(call: Call) -> int:
     if status == 200 and said == b"0":
         if call.verb == "fetch" and not _is_file(call.path):
             raise GiveUp(
-                f"WA-DOUBT: the server said done, but there is no file {call.path}; is this its host?"
+                f"WA-DOUBT: the server said done, but there is no file {_shown(call.path)}; is this its host?"
             )
         return 0
     if call.verb == "fetch" and status == 404 and said == b"1":
         return PROVEN_ABSENT
-    raise GiveUp(f"server answered {status}: {_text(body)}")
+    raise GiveUp(f"server answered {status}: {_line(b' '.join(body.split())[:_TEXT_BYTES_MAX])}")
 
 
 def _say(verb: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""A hook as it is installed (launcher, interpreter, file), and servers that answer it."""
+"""Both hooks as they are installed (launcher, interpreter, file; compiled), and servers that answer them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @dataclass
 class InstalledHook:
-    """A copy of the launcher and the hook in the layout that pip makes."""
+    """A copy of the hook in the layout that pip makes."""
 
     folder: Path
     cwd: Path
+    variant: str
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -42,18 +43,59 @@ class InstalledHook:
         return process.returncode, err.decode()
 
 
-@pytest.fixture
-def hook(tmp_path: Path) -> InstalledHook:
-    folder = tmp_path / "installed"
+PYTHON, COMPILED = "python", "compiled"
+
+
+@pytest.fixture(scope="session")
+def compiled_hook(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """The compiled hook of this source; None where no compiler can make it."""
+    out = tmp_path_factory.mktemp("hook") / "walarchiver-hook"
+    command = [REPOSITORY / "bin" / "build-hook", out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if shutil.which("cc") is not None:
+        assert done.returncode == 0, done.stderr
+    return out if done.returncode == 0 else None
+
+
+def install_python(folder: Path) -> None:
+    """Launcher, interpreter and hook.py, as pip lays them out."""
     package = folder / "lib" / "python3.11" / "site-packages" / "walarchiver"
     package.mkdir(parents=True)
     (folder / "bin").mkdir()
     shutil.copy(REPOSITORY / "walarchiver" / "hook.py", package)
     shutil.copy(REPOSITORY / "bin" / "walarchiver-hook", folder / "bin")
     (folder / "bin" / "python3").symlink_to(sys.executable)
+
+
+def install_compiled(folder: Path, built: Path) -> None:
+    """The compiled hook and nothing else."""
+    (folder / "bin").mkdir(parents=True)
+    shutil.copy(built, folder / "bin" / "walarchiver-hook")
+
+
+@pytest.fixture(params=[PYTHON, COMPILED])
+def variant(request: pytest.FixtureRequest) -> str:
+    """Which of the two hooks a test is about; both, if it does not say."""
+    asked: str = request.param
+    return asked
+
+
+only_python = pytest.mark.parametrize("variant", [PYTHON], indirect=True)
+only_compiled = pytest.mark.parametrize("variant", [COMPILED], indirect=True)
+
+
+@pytest.fixture
+def hook(tmp_path: Path, variant: str, compiled_hook: Path | None) -> InstalledHook:
+    folder = tmp_path / "installed"
+    if variant == PYTHON:
+        install_python(folder)
+    elif compiled_hook is None:
+        pytest.skip("no C compiler here that can make the hook")
+    else:
+        install_compiled(folder, compiled_hook)
     cwd = tmp_path / "data"
     (cwd / "pg_wal").mkdir(parents=True)
-    installed = InstalledHook(folder, cwd)
+    installed = InstalledHook(folder, cwd, variant)
     installed.environment["WALARCHIVER_SOCKET"] = str(tmp_path / "s")
     return installed
 

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.hook.conftest import REPOSITORY, InstalledHook, ServerMaker
+from tests.hook.conftest import COMPILED, REPOSITORY, InstalledHook, ServerMaker, only_python
 from tests.hook.test_hook import DONE, NAME
 from walarchiver import hook as hook_module
 from walarchiver.errors import all_errors
 
 
+@only_python
 def test_a_broken_interpreter_never_says_absent(hook: InstalledHook) -> None:
     python = hook.folder / "bin" / "python3"
     for status in (1, 2, 126, 127):
@@ -30,6 +31,7 @@ def test_a_broken_interpreter_never_says_absent(hook: InstalledHook) -> None:
         assert hook.run("push", "x")[0] == 1
 
 
+@only_python
 def test_a_damaged_hook_file_never_says_absent(hook: InstalledHook) -> None:
     file = next(hook.folder.glob("lib/*/*/walarchiver/hook.py"))
     file.write_text(file.read_text()[:2000])
@@ -37,6 +39,7 @@ def test_a_damaged_hook_file_never_says_absent(hook: InstalledHook) -> None:
     assert hook.run("push", "x")[0] == 1
 
 
+@only_python
 def test_without_any_installation_fetch_doubts(hook: InstalledHook) -> None:
     next(hook.folder.glob("lib/*/*/walarchiver/hook.py")).unlink()
     assert hook.run("fetch", NAME, "x")[0] == 200
@@ -63,13 +66,15 @@ def test_a_signal_to_both_does_not_make_push_die_by_signal(
     fake_server(hang)
     process = hook.start("push", "x")
     assert asked.wait(30)
-    os.kill(_child_of(process.pid), number)
+    if hook.variant != COMPILED:
+        os.kill(_child_of(process.pid), number)
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == 1
     done.set()
 
 
+@only_python
 @pytest.mark.parametrize(("words", "status"), [(("push", "x"), 1), (("fetch", NAME, "x"), 200)])
 def test_a_killed_interpreter_is_no_success_and_no_absence(
     hook: InstalledHook, fake_server: ServerMaker, words: tuple[str, ...], status: int

@@ -71,26 +71,27 @@ def test_the_wheel_ships_every_module_of_the_two_packages_and_no_other_file(whee
     assert carried, "what `keys init` writes into v1/reader"
     core = {f"walarchiver/core/_walskim{suffix}" for suffix in (".c", ".pyi")}
     compiled = {"walarchiver/core/_walskim.abi3.so"} if can_compile() else set()
-    assert shipped - modules == {"walarchiver/py.typed", "restore/py.typed"} | carried | core | compiled
+    assert (
+        shipped - modules
+        == {"walarchiver/py.typed", "restore/py.typed", "walarchiver/hook.c"} | carried | core | compiled
+    )
 
 
-def test_the_wheel_installs_the_program_and_the_launcher(wheel: Path) -> None:
+def test_the_wheel_installs_the_program_and_both_hooks(wheel: Path) -> None:
     (entry_points,) = (name for name in names_in(wheel) if name.endswith("entry_points.txt"))
     text = zipfile.ZipFile(wheel).read(entry_points).decode()
     assert "walarchiver = walarchiver.cli.main:main" in text
     scripts = [name for name in names_in(wheel) if ".data/scripts/" in name]
-    assert [name.rpartition("/")[2] for name in scripts] == ["walarchiver-hook"]
+    assert {name.rpartition("/")[2] for name in scripts} == {"walarchiver-hook", "walarchiver-hook-python"}
 
 
 def test_the_source_distribution_holds_no_key_no_cache_and_no_test(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = [name.partition("/")[2] for name in archive.getnames()]
     tops = {name.partition("/")[0] for name in names if name}
-    assert {"pyproject.toml", "README.md", "bin", "walarchiver", "restore", "PKG-INFO"} <= tops
-    assert tops <= {
-        *("pyproject.toml", "README.md", "bin", "walarchiver", "restore", "PKG-INFO", "setup.cfg"),
-        "walarchiver.egg-info",
-    }
+    wanted = {"pyproject.toml", "setup.py", "README.md", "bin", "walarchiver", "restore", "PKG-INFO"}
+    assert wanted <= tops
+    assert tops <= wanted | {"MANIFEST.in", "setup.cfg", "walarchiver.egg-info"}
     assert not [name for name in names if name.endswith((".key", ".pyc", ".sqlite"))]
 
 
