@@ -7,8 +7,8 @@ Rules:
   of WAL.
 - The segments follow each other without a gap; one in which one kind of work ends and the next begins counts
   as the later one's.
-- A corpus is a folder with the segments, what a data directory must have for its WAL to be archived,
-  and `corpus.json`, which says the kind of every segment. It can be kept and used again.
+- A corpus is a folder with the segments, the cluster that wrote them, and `corpus.json`, which says the
+  kind of every segment. It can be kept and used again.
 """
 
 from __future__ import annotations
@@ -108,6 +108,10 @@ class Corpus:
     def bytes(self) -> int:
         return len(self.kinds) * self.segment_bytes
 
+    def server(self) -> EmbeddedCluster:
+        """The cluster that wrote it, stopped; it has the system identifier that the segments carry."""
+        return _cluster(self.folder)
+
     def mixed(self, count: int) -> list[str]:
         """`count` neighbouring names whose kinds are as mixed as they come; all when there are fewer."""
         names = self.names
@@ -137,8 +141,21 @@ def load(folder: Path) -> Corpus:
     return Corpus(folder, told["segment_bytes"], told["kinds"])
 
 
-def build(folder: Path, scratch: Path, wanted: Mapping[str, int], *, segment_bytes: int = 16 * MIB) -> Corpus:
-    """Make at least so many segments of each kind below `folder`; the caller removes `scratch`."""
+def build(folder: Path, wanted: Mapping[str, int], *, segment_bytes: int = 16 * MIB) -> Corpus:
+    """Make at least so many segments of each kind below `folder`."""
+    cluster = _cluster(folder)
+    cluster.create(segment_bytes=segment_bytes)
+    cluster.start()
+    try:
+        kinds = _Maker(cluster, segment_bytes).make(wanted)
+        cluster.stop()
+        return _keep(cluster, folder, segment_bytes, kinds)
+    finally:
+        if cluster.running:
+            cluster.kill()
+
+
+def _cluster(folder: Path) -> EmbeddedCluster:
     settings = {
         "max_wal_size": "64GB",
         "wal_keep_size": "60GB",
@@ -149,16 +166,7 @@ def build(folder: Path, scratch: Path, wanted: Mapping[str, int], *, segment_byt
         "maintenance_work_mem": "256MB",
         "autovacuum": "off",
     }
-    cluster = EmbeddedCluster(MAJOR, scratch / "corpus", settings=settings, durable=False)
-    cluster.create(segment_bytes=segment_bytes)
-    cluster.start()
-    try:
-        kinds = _Maker(cluster, segment_bytes).make(wanted)
-        cluster.stop()
-        return _keep(cluster, folder, segment_bytes, kinds)
-    finally:
-        if cluster.running:
-            cluster.kill()
+    return EmbeddedCluster(MAJOR, folder / "server", settings=settings, durable=False)
 
 
 def _keep(cluster: EmbeddedCluster, folder: Path, segment_bytes: int, kinds: dict[str, str]) -> Corpus:
