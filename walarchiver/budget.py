@@ -8,6 +8,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
+class Held:
+    """What one caller holds of a budget, and can give back before its time."""
+
+    def __init__(self, budget: ByteBudget, count: int) -> None:
+        self._budget = budget
+        self._count = count
+
+    def keep(self, count: int) -> None:
+        """Give back all but `count`; what was given back is not taken again."""
+        if count < self._count:
+            spare, self._count = self._count - count, count
+            self._budget.give_back(spare)
+
+
 class ByteBudget:
     """Bounds what all callers of one event loop hold at once.
 
@@ -20,17 +34,18 @@ class ByteBudget:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @asynccontextmanager
-    async def hold(self, count: int) -> AsyncIterator[None]:
+    async def hold(self, count: int) -> AsyncIterator[Held]:
         """Hold `count` bytes from entry to exit."""
         wanted = min(count, self._max)
         if self._waiting or self._free < wanted:
             await self._wait(wanted)
         else:
             self._free -= wanted
+        held = Held(self, wanted)
         try:
-            yield
+            yield held
         finally:
-            self._give_back(wanted)
+            held.keep(0)
 
     async def _wait(self, wanted: int) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -39,13 +54,14 @@ class ByteBudget:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._give_back(wanted)  # it was granted in the very moment of the cancellation
+                self.give_back(wanted)  # it was granted in the very moment of the cancellation
             elif (wanted, turn) in self._waiting:
                 self._waiting.remove((wanted, turn))
                 self._grant()
             raise
 
-    def _give_back(self, count: int) -> None:
+    def give_back(self, count: int) -> None:
+        """For `Held`: these bytes are free again."""
         self._free += count
         self._grant()
 

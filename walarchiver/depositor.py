@@ -42,7 +42,7 @@ from walarchiver.errors import EpochOutdated, KeyTaken, WriterRevoked
 from walarchiver.format.header import Header
 from walarchiver.format.keyring import Keyring, Role
 from walarchiver.format.records import EpochRecord, Record, StoredObject
-from walarchiver.format.seal import FAST, ZstdParams, seal
+from walarchiver.format.seal import FAST, ZstdParams, seal, seal_whole
 from walarchiver.format.signed import Signer
 from walarchiver.keys.epochs import new_epoch
 from walarchiver.ports import Clock, ObjectStore, Random, Recipient
@@ -110,6 +110,7 @@ class Depositor:
         self._clock = clock
         self._random = random
         self._zstd = zstd
+        self._sealing_s = 0.0
         self._lock = threading.Lock()
         self._epoch: _Epoch | None = None
         self._reread = reread
@@ -184,6 +185,21 @@ class Depositor:
                     f"{drawn.keyring_n}, and keyring {in_force} is in force"
                 )
 
+    # --- effort ----------------------------------------------------------------------------------
+
+    def compress_with(self, params: ZstdParams) -> None:
+        """From the next object on."""
+        self._zstd = params
+
+    def _note_sealing(self, seconds: float) -> None:
+        with self._lock:
+            self._sealing_s += seconds
+
+    @property
+    def sealing_s(self) -> float:
+        """How long threads have been busy with compressing and sealing WAL, together."""
+        return self._sealing_s
+
     def reread_keyrings(self) -> None:
         """Look for newer keyrings in the store. Raises KeyringBroken, StoreUnavailable."""
         self._reread()
@@ -191,7 +207,14 @@ class Depositor:
     # --- sealing -----------------------------------------------------------------------------------
 
     def seal_wal(
-        self, *, name: str, file: WalFile, part: int, parts: int, raw: int, plain: Iterable[bytes]
+        self,
+        *,
+        name: str,
+        file: WalFile,
+        part: int,
+        parts: int,
+        raw: int,
+        plain: Iterable[bytes] | memoryview,
     ) -> Deposit:
         """Seal one part of a WAL file of any kind. Raises what `plain` raises."""
         match file:
@@ -269,7 +292,7 @@ class Depositor:
         part: int,
         parts: int | None,
         raw: int,
-        plain: Iterable[bytes],
+        plain: Iterable[bytes] | memoryview,
     ) -> Deposit:
         epoch = self._current_epoch()
         header = Header(
@@ -284,7 +307,12 @@ class Depositor:
             epoch=epoch.id,
             writer=self._signer.id,
         )
-        sealed = seal(epoch.key, header, plain, params=self._zstd)
+        if isinstance(plain, memoryview):
+            began_s = self._clock.monotonic_s()
+            sealed = seal_whole(epoch.key, header, plain, params=self._zstd)
+            self._note_sealing(self._clock.monotonic_s() - began_s)
+        else:
+            sealed = seal(epoch.key, header, plain, params=self._zstd)
         return Deposit(key=key, body=sealed.body, sha256=sealed.sha256, epoch=epoch.id)
 
     def put(self, deposit: Deposit) -> StoredObject:

@@ -22,7 +22,7 @@ from blake3 import blake3
 from walarchiver.core.commits import scan_segment
 from walarchiver.core.scan import Ending, SegmentScan
 from walarchiver.core.segment import Segment, SegmentBytes
-from walarchiver.core.walpage import SegmentIdentity, read_first_page
+from walarchiver.core.walpage import read_first_page
 from walarchiver.core.walreader import Buffer
 from walarchiver.errors import CorruptSegment
 from walarchiver.format.canonical import canonical_json, parse_canonical
@@ -78,20 +78,15 @@ def scan_apart(job: Job) -> Answer:
     return Answer(record, waits=False)
 
 
-def following(path: Path, scan: SegmentScan, bytes_max: int) -> bytes | None:
-    """The first bytes of the file behind a segment, if it is that and no recycled one."""
+def following(path: Path, address: int, system: int, bytes_max: int) -> bytes | None:
+    """The first bytes of the file behind a segment, if it begins at that address and is no recycled one."""
     try:
         with path.open("rb") as file:
             found = file.read(bytes_max)
         identity = read_first_page(found, name=path.name)
     except (OSError, CorruptSegment):
         return None
-    return found if _goes_on(identity, scan) else None
-
-
-def _goes_on(identity: SegmentIdentity, scan: SegmentScan) -> bool:
-    expected = (scan.segment.number + 1) * identity.segment_size
-    return identity.address == expected and identity.system == scan.system
+    return found if (identity.address, identity.system) == (address, system) else None
 
 
 # --- the process -----------------------------------------------------------------------------------
@@ -112,7 +107,7 @@ def _answer(job: Job) -> bytes:
         raise ValueError("the file is not what was archived")
     scan = _scan(segment, {segment.number: view}, size, release)
     if scan.ending is Ending.OPEN:
-        behind = following(Path(job.following), scan, job.following_bytes)
+        behind = following(Path(job.following), segment.end(size), scan.system, job.following_bytes)
         if behind is not None:
             files: dict[int, Buffer] = {segment.number: view, segment.number + 1: behind}
             whole = _scan(segment, files, size, release)

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from blake3 import blake3
 
@@ -65,6 +64,21 @@ Unchanged = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
+class Stamp:
+    """All that the file system tells of a file without reading it."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @property
+    def unchanged(self) -> Unchanged:
+        return self.device, self.inode, self.size, self.mtime_ns
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterFacts:
     """What every WAL file of the cluster must agree with."""
 
@@ -80,30 +94,33 @@ class Offered:
 
     file: WalFile
     size: SegmentBytes
-    handle: BinaryIO
+    handle: FileIO
     path: Path
-    unchanged: Unchanged
+    stamp: Stamp
     length: int
     left: int
     hasher: blake3
     page: SegmentIdentity | None = None
     padding: bool = False
     """The zero tail behind a switch has begun."""
-    kept: bytearray | None = None
-    """Everything read so far, if it is to be kept."""
+    steady: bool = False
+    """It was read to its end, and its stamp is the same to the last field."""
+    history: TimelineHistory | None = None
+    """The ancestry in a history that was read whole."""
+    kept: memoryview | None = None
+    """The content of a file that was read in one piece, as long as the piece lives."""
 
-    def chunks(self, count: int) -> Iterator[bytes]:
-        """The next `count` bytes, digested and checked on their way.
+    def read(self, into: memoryview) -> None:
+        """Fill a piece of memory with what comes next, digested and checked on its way.
 
         Raises CorruptSegment, SegmentChanged, CorruptHistory.
         """
-        while count:
-            try:
-                chunk = self.handle.read(min(READ_BYTES, count))
-            except OSError as error:
-                raise unreadable(self.path, error) from error
-            if not chunk:
-                raise SegmentChanged(f"{self.path} became shorter than {self.length} bytes while it was read")
+        if len(into) == self.length:
+            self.kept = into
+        done = 0
+        while done < len(into):
+            chunk = into[done : done + READ_BYTES]
+            self._fill(chunk)
             if isinstance(self.file, SegmentFile) and self.page is not None:
                 self.padding = check_pages(
                     chunk,
@@ -112,19 +129,31 @@ class Offered:
                     padding=self.padding,
                     name=self.file.segment.name(self.size),
                 )
-            if self.kept is not None:
-                self.kept += chunk
             self.hasher.update(chunk)
             self.left -= len(chunk)
-            count -= len(chunk)
-            yield chunk
+            done += len(chunk)
         if not self.left:
             self._check_end()
 
-    def digest(self) -> tuple[str, int]:
-        """Digest and length, once the rest is read."""
-        for _ in self.chunks(self.left):
-            pass
+    def _fill(self, chunk: memoryview) -> None:
+        done = 0
+        while done < len(chunk):
+            try:
+                count = self.handle.readinto(chunk[done:])
+            except OSError as error:
+                raise unreadable(self.path, error) from error
+            if not count:
+                raise SegmentChanged(f"{self.path} became shorter than {self.length} bytes while it was read")
+            done += count
+
+    def digest(self, *, keep: bool = False) -> tuple[str, int]:
+        """Digest and length of a file of which nothing was read; `keep` its content in memory."""
+        whole = keep or isinstance(self.file, HistoryFile)
+        scratch = memoryview(bytearray(self.length if whole else min(READ_BYTES, self.length)))
+        while self.left:
+            self.read(scratch[: self.left])
+        if not self.length:
+            self.read(scratch)
         return self.hasher.hexdigest(), self.length
 
     def record(self, name: str, objects: tuple[StoredObject, ...]) -> FileRecord:
@@ -134,8 +163,9 @@ class Offered:
             case SegmentFile() | PartialFile():
                 page = self._first_page()
                 return WalRecord(name=name, digest=digest, len=self.length, objects=objects, page=page)
-            case HistoryFile(timeline):
-                forks = tuple(ForkFact(fork.parent, fork.switch) for fork in self._ancestry(timeline).forks)
+            case HistoryFile():
+                assert self.history is not None
+                forks = tuple(ForkFact(fork.parent, fork.switch) for fork in self.history.forks)
                 return HistoryRecord(name=name, digest=digest, len=self.length, objects=objects, forks=forks)
             case BackupHistoryFile():
                 return LabelRecord(name=name, digest=digest, len=self.length, objects=objects)
@@ -148,13 +178,14 @@ class Offered:
     def _check_end(self) -> None:
         """Whether what was read is a whole, unchanged file. Raises SegmentChanged, CorruptHistory."""
         try:
-            now = unchanged(self.path)
+            now = stamp_of(self.path)
         except Refused as error:
             raise SegmentChanged(f"{self.path} went away while it was read") from error
-        if now != self.unchanged:
+        if now.unchanged != self.stamp.unchanged:
             raise SegmentChanged(f"{self.path} changed while it was read")
+        self.steady = now == self.stamp
         if isinstance(self.file, HistoryFile):
-            self._ancestry(self.file.timeline)
+            self.history = self._ancestry(self.file.timeline)
 
     def _ancestry(self, timeline: int) -> TimelineHistory:
         """The ancestry in a history that was read whole. Raises CorruptHistory.
@@ -162,7 +193,8 @@ class Offered:
         PostgreSQL ends every line that it writes; one without its end was cut off, perhaps inside a
         position.
         """
-        content = bytes(self.kept or b"")
+        assert self.kept is not None
+        content = bytes(self.kept)
         if not content.endswith(b"\n"):
             raise CorruptHistory(f"{self.path.name} is cut off: its last line has no end")
         try:
@@ -171,8 +203,8 @@ class Offered:
             raise CorruptHistory(error.message) from error
 
 
-def open_offered(cluster: ClusterFacts, file: WalFile, path: Path, *, keep: bool = False) -> Offered:
-    """Open a file and check what its length and first page say; `keep` its content in memory.
+def open_offered(cluster: ClusterFacts, file: WalFile, path: Path) -> Offered:
+    """Open a file and check what its length and first page say.
 
     Raises FileMissing, FileForbidden, CorruptSegment, CorruptHistory, WrongCluster, NotARegularFile.
     """
@@ -181,12 +213,9 @@ def open_offered(cluster: ClusterFacts, file: WalFile, path: Path, *, keep: bool
     except OSError as error:
         raise unreadable(path, error) from error
     try:
-        identity = _identity_of(os.fstat(handle.fileno()), path)
-        length = identity[2]
-        kept = bytearray() if keep or isinstance(file, HistoryFile) else None
-        offered = Offered(
-            file, cluster.segment_size, handle, path, identity, length, length, blake3(), kept=kept
-        )
+        stamp = _stamp(os.fstat(handle.fileno()), path)
+        length = stamp.size
+        offered = Offered(file, cluster.segment_size, handle, path, stamp, length, length, blake3())
         match file:
             case SegmentFile() | PartialFile():
                 first = handle.read(LONG_HEADER_BYTES)
@@ -211,13 +240,13 @@ def open_offered(cluster: ClusterFacts, file: WalFile, path: Path, *, keep: bool
     return offered
 
 
-def open_plainly(path: Path) -> BinaryIO:
+def open_plainly(path: Path) -> FileIO:
     """The file itself: no link is followed, and neither pipe nor device is waited for. Raises OSError."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    return os.fdopen(handle, "rb")
+    return FileIO(handle, "rb")
 
 
-def unchanged(path: Path) -> Unchanged:
+def stamp_of(path: Path) -> Stamp:
     """What tells a file from another, or from itself after a change.
 
     Raises FileMissing, FileForbidden, CorruptSegment, NotARegularFile.
@@ -226,7 +255,7 @@ def unchanged(path: Path) -> Unchanged:
         found = path.stat(follow_symlinks=False)
     except OSError as error:
         raise unreadable(path, error) from error
-    return _identity_of(found, path)
+    return _stamp(found, path)
 
 
 def unreadable(path: Path, error: OSError) -> Refused:
@@ -240,7 +269,7 @@ def unreadable(path: Path, error: OSError) -> Refused:
             return CorruptSegment(f"{path} cannot be read: {error.strerror}")
 
 
-def _identity_of(found: os.stat_result, path: Path) -> Unchanged:
+def _stamp(found: os.stat_result, path: Path) -> Stamp:
     if not stat.S_ISREG(found.st_mode):
         raise NotARegularFile(f"{path} is not a regular file")
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

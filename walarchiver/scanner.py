@@ -6,6 +6,7 @@ Rules:
 - Only the last record may go on in the next file, which PostgreSQL may still be writing: what is
   there counts if it completes the record, checksum included, and otherwise means "not known yet". Such a
   segment is looked at once more when the next one is archived, if it still lies beside it, unchanged.
+- The next file is looked at in the same walk, and once more only if it did not hold the record yet.
 - Without the compiled part nothing is walked here: a plain walk costs several times what compressing does.
   Plans open such segments themselves, and `catalog scan` makes up for what is missing.
 - A scan that cannot be made stops nothing: the segment is archived without one, and that is told.
@@ -13,16 +14,17 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 from blake3 import blake3
 
-from walarchiver.core.commits import scan_segment
+from walarchiver.core.commits import PagesOf, scan_segment
 from walarchiver.core.scan import Ending, SegmentScan
 from walarchiver.core.segment import Segment, SegmentBytes, SegmentFile
 from walarchiver.core.skim import COMPILED
+from walarchiver.core.walreader import Buffer
 from walarchiver.format.codec import record_to_json
 from walarchiver.format.scans import ScanRecord, scan_record
 from walarchiver.log import get_log
@@ -56,8 +58,11 @@ class Scans(Protocol):
     def scan(self, offered: Offered) -> Scanned | None:
         """What a whole segment that was read tells. None when there is nothing to record."""
 
+    def waits(self, scan: Scanned, /) -> bool:
+        """The last record of the segment is not whole yet: its content is looked at once more."""
+
     def record(self, scan: Scanned, offered: Offered, /) -> ScanRecord | None:
-        """The ledger's record; None when the last record of the segment is not whole yet."""
+        """The ledger's record; None when the last record of the segment is still not whole."""
 
 
 def scanner_for(size: SegmentBytes) -> Scans | None:
@@ -91,17 +96,20 @@ class Scanner:
     _open: Waiting = field(default_factory=Waiting)
 
     def scan(self, offered: Offered) -> SegmentScan | None:
-        """What the segment alone tells: OPEN when its last record goes on in the next one.
+        """What the segment tells: OPEN when its last record goes on in a file that does not hold it yet.
 
         `offered` is a whole segment that was read and kept. None when that failed, which is logged.
         """
         assert isinstance(offered.file, SegmentFile)
         segment = offered.file.segment
         try:
-            return self._walked(segment, {segment.number: _content(offered)})
+            return self._followed(segment, offered)
         except Exception as error:  # noqa: BLE001 - whatever it is, archiving goes on
             log.error("scan failed", segment=segment.name(self.size), reason=repr(error))
             return None
+
+    def waits(self, scan: Scanned, /) -> bool:
+        return isinstance(scan, SegmentScan) and scan.ending is Ending.OPEN
 
     def record(self, scan: Scanned, offered: Offered, /) -> ScanRecord | None:
         """The ledger's record, once the last record is followed into the next file beside `offered`.
@@ -112,7 +120,7 @@ class Scanner:
         digest = offered.hasher.hexdigest()
         try:
             if scan.ending is Ending.OPEN:
-                scan = self._followed(scan, _content(offered), offered.path.parent)
+                scan = self._followed(scan.segment, offered)
             if scan.ending is Ending.OPEN:
                 self._open.add(scan.segment, digest)
                 return None
@@ -133,8 +141,8 @@ class Scanner:
             pages = (offered.path.parent / before.name(self.size)).read_bytes()
             if blake3(pages).hexdigest() != digest:
                 return None
-            files: dict[int, bytes | bytearray] = {before.number: pages, segment.number: _content(offered)}
-            return self._record(self._walked(before, files), digest)
+            files: dict[int, Buffer] = {before.number: pages, segment.number: _content(offered)}
+            return self._record(self._walked(before, files.get), digest)
         except OSError:
             return None  # recycled already
         except Exception as error:  # noqa: BLE001 - whatever it is, archiving goes on
@@ -151,18 +159,26 @@ class Scanner:
         record_to_json(record)
         return _told(record)
 
-    def _walked(self, segment: Segment, files: dict[int, bytes | bytearray]) -> SegmentScan:
-        return scan_segment(segment, files.get, segment_size=self.size, keep_events=False)[0]
+    def _walked(self, segment: Segment, pages_of: PagesOf) -> SegmentScan:
+        return scan_segment(segment, pages_of, segment_size=self.size, keep_events=False)[0]
 
-    def _followed(self, scan: SegmentScan, pages: bytearray, folder: Path) -> SegmentScan:
-        """The scan with what the next file tells of the last record; as it was, if that completes nothing."""
-        segment = scan.segment
-        name = Segment(segment.timeline, segment.number + 1).name(self.size)
-        behind = following(folder / name, scan, NEXT_BYTES)
-        if behind is None:
-            return scan
-        whole = self._walked(segment, {segment.number: pages, segment.number + 1: behind})
-        return whole if whole.ending is Ending.WHOLE else scan
+    def _followed(self, segment: Segment, offered: Offered) -> SegmentScan:
+        """The scan, with what the next file tells of the last record; OPEN where that completes nothing."""
+        behind = Segment(segment.timeline, segment.number + 1)
+        asked = False
+
+        def pages_of(number: int) -> Buffer | None:
+            nonlocal asked
+            if number == segment.number:
+                return _content(offered)
+            asked = True
+            if number != behind.number or offered.page is None:
+                return None
+            path = offered.path.parent / behind.name(self.size)
+            return following(path, behind.start(self.size), offered.page.system, NEXT_BYTES)
+
+        scan = self._walked(segment, pages_of)
+        return replace(scan, ending=Ending.OPEN) if asked and scan.ending is not Ending.WHOLE else scan
 
 
 @dataclass(slots=True)
@@ -178,6 +194,9 @@ class MappingScanner:
         assert isinstance(offered.file, SegmentFile)
         fd, digest = offered.handle.fileno(), offered.hasher.hexdigest()
         return self._asked(offered.file.segment, fd, digest, offered.path.parent, NEXT_BYTES)
+
+    def waits(self, _scan: Scanned, /) -> bool:
+        return False
 
     def record(self, scan: Scanned, _offered: Offered, /) -> ScanRecord | None:
         assert isinstance(scan, ScanRecord)
@@ -219,6 +238,6 @@ def _told(record: ScanRecord) -> ScanRecord:
     return record
 
 
-def _content(offered: Offered) -> bytearray:
+def _content(offered: Offered) -> memoryview:
     assert offered.kept is not None
     return offered.kept

@@ -57,8 +57,8 @@ def offered_as(scanner: Scans, name: str, pages: bytes, folder: Path) -> Offered
     """A file that was read to its end and is still open."""
     (folder / name).write_bytes(pages)
     facts = ClusterFacts("main", SYSTEM, 15, SIZE)
-    offered = open_offered(facts, parse_wal_file(name, SIZE), folder / name, keep=scanner.keeps)
-    offered.digest()
+    offered = open_offered(facts, parse_wal_file(name, SIZE), folder / name)
+    offered.digest(keep=scanner.keeps)
     return offered
 
 

@@ -36,11 +36,12 @@ def test_a_failure_while_the_last_record_is_followed_is_no_scan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scanner, wal = Scanner(SIZE), crossing()
-    (tmp_path / NEXT).write_bytes(wal.segments()[4])
     offered = offered_as(scanner, NAME, wal.segments()[3], tmp_path)
     with offered.handle:
         scan = scanner.scan(offered)
         assert scan is not None
+        assert scanner.waits(scan)
+        (tmp_path / NEXT).write_bytes(wal.segments()[4])
         with monkeypatch.context() as patched:
             patched.setattr(scanner_module, "scan_segment", fail)
             assert scanner.record(scan, offered) is None

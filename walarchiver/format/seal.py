@@ -3,7 +3,8 @@
 Rules (docs/format.md, section 3):
 - The stream is Cobblestone-256 (C2SP chunked-encryption) under the epoch key, with the hash of
   everything before it as context: another header under the same body does not open.
-- Both ways stream: sealing holds the stored body and small pieces, opening only small pieces.
+- Both ways stream: sealing holds the stored body and small pieces, opening only small pieces. What lies in
+  memory anyway is compressed at once (`seal_whole`), which spares the compressor a copy of everything.
 - A sealed body is not opened again before it is sent: on WAL that costs some 40 % of sealing,
   where a tenth was the bound; the stored SHA-256 covers the way to the store.
 - Truncation shows only at the end. Nothing from `open_sealed` is handed on before the iterator
@@ -30,6 +31,8 @@ Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
 _PIECE_BYTES = 256 << 10
 """Plain or stored bytes worked on at a time."""
+_SEALED_BYTES = 1 << 20
+"""Compressed bytes sealed at a time: of one shot over everything the caches would hold nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,21 @@ def seal(key: bytes, header: Header, plain: Iterable[Buffer], *, params: ZstdPar
     return SealedBody(body, hashlib.sha256(body).hexdigest())
 
 
+def seal_whole(key: bytes, header: Header, plain: Buffer, *, params: ZstdParams = FAST) -> SealedBody:
+    """As `seal`, for plain bytes that lie in memory at once: a quarter less work.
+
+    Raises MalformedObject when they are not `header.raw` bytes, or when the header cannot be written.
+    """
+    if memoryview(plain).nbytes != header.raw:
+        raise MalformedObject(f"{header.name!r}: {len(plain)} plain bytes, {header.raw} announced")
+    body = bytearray(header.encode())
+    encryptor = Cobblestone256Encryptor(key, hashlib.sha256(body).digest())
+    for piece in _pieces([params.compressor().compress(plain)], _SEALED_BYTES):
+        body += encryptor.update(piece)
+    body += encryptor.finalize()
+    return SealedBody(body, hashlib.sha256(body).hexdigest())
+
+
 def open_sealed(
     key_of: Callable[[Header], bytes], stored: Iterable[bytes], expect: Expected
 ) -> Iterator[bytes]:
@@ -159,12 +177,12 @@ def _beginning(source: Iterator[memoryview]) -> tuple[bytes, bytes]:
         seen += piece
 
 
-def _pieces(buffers: Iterable[Buffer]) -> Iterator[memoryview]:
+def _pieces(buffers: Iterable[Buffer], piece_bytes: int = _PIECE_BYTES) -> Iterator[memoryview]:
     """The same bytes in pieces small enough that no step holds much."""
     for buffer in buffers:
         view = memoryview(buffer).cast("B")
-        for start in range(0, len(view), _PIECE_BYTES):
-            yield view[start : start + _PIECE_BYTES]
+        for start in range(0, len(view), piece_bytes):
+            yield view[start : start + piece_bytes]
 
 
 def _then(first: bytes, rest: Iterator[memoryview]) -> Iterator[bytes | memoryview]:
