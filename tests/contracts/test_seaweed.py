@@ -45,9 +45,9 @@ def members(group: int) -> list[int]:
 
 
 def group_ends(group: int) -> bool:
-    """Whether the group is empty, or becomes so within ten seconds."""
+    """Whether the group is empty, or becomes so within a minute."""
     moment = threading.Event()
-    for _ in range(200):
+    for _ in range(1200):
         if not members(group):
             return True
         moment.wait(0.05)

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from tests.integration.scene import Scene, until
+from tests.integration.scene import Scene
 
 
 def lose_segment(scene: Scene) -> str:
     """Let PostgreSQL believe that one segment is archived, which is not; its name."""
     genuine = scene.stage.archive_settings()["archive_command"]
-    _set_command(scene, "/bin/true")
+    scene.reload({"archive_command": "/bin/true"})
     lost = scene.archive_all()
-    _set_command(scene, genuine)
+    scene.reload({"archive_command": genuine})
     return lost
-
-
-def _set_command(scene: Scene, command: str) -> None:
-    scene.cluster.configure({"archive_command": command})
-    scene.cluster.reload()
-    # The archiver reads the file anew only when it is told, so it must have been told.
-    until(lambda: scene.cluster.psql("SHOW archive_command") == command, "the reload")

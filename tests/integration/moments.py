@@ -71,7 +71,7 @@ def live_through(scenes: Scenes, major: int, *, seed: int, backups: int = 1, com
         for _ in range(backups):
             scene.json("backup")
             enough = len(oracle.done) + commits
-            until(lambda: len(oracle.done) >= enough, "work behind the backup", patience_s=120)  # noqa: B023
+            until(lambda: len(oracle.done) >= enough, "work behind the backup")  # noqa: B023
     finally:
         halt.set()
         load.join()

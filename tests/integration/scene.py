@@ -27,14 +27,15 @@ from tests.kit.s3 import S3Server
 from walarchiver.assembly import Archive, Host, open_archive
 from walarchiver.catalog import PROJECTED_TABLES
 from walarchiver.core.moment import CommitTime, parse_rfc3339
-from walarchiver.demo.stage import Stage, environment
+from walarchiver.demo.stage import Stage, ask, environment
 from walarchiver.embedded.postgres import MIB, EmbeddedCluster
 from walarchiver.settings import load_settings
 
 Fact = TypeVar("Fact")
 Json = dict[str, Any]
 
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
+"""Only a failure waits so long; PostgreSQL's archiver alone may sleep for a minute after three failures."""
 
 
 def until(ask: Callable[[], Fact], what: str, *, patience_s: float = PATIENCE_S) -> Fact:
@@ -117,6 +118,14 @@ class Scene:
     def counted(self, column: str) -> int:
         return int(self.cluster.psql(f"SELECT {column} FROM pg_stat_archiver"))
 
+    def reload(self, settings: Mapping[str, str]) -> None:
+        """Change the server's settings, and return once its processes were told."""
+        self.cluster.configure(settings)
+        self.cluster.reload()
+        # The postmaster tells its children before it lets the next connection in.
+        for name, value in settings.items():
+            until(lambda: self.cluster.psql(f"SHOW {name}") == value, f"the reload of {name}")  # noqa: B023
+
     def archived(self, name: str) -> bool:
         """Whether PostgreSQL believes that this segment (or a later one) is archived."""
         last = self.cluster.psql("SELECT coalesce(last_archived_wal, '') FROM pg_stat_archiver")
@@ -141,6 +150,18 @@ class Scene:
         name = self.switch()
         until(lambda: self.archived(name), f"{name} archived", patience_s=patience_s)
         return name
+
+    def serves(self) -> None:
+        """Return once a server that was started by hand answers on its socket, whatever it says."""
+        until(lambda: ask(self.stage.socket, "/livez"), "a server that answers")
+
+    def logged(self, words: str) -> None:
+        """Return once the server's log has these words."""
+        until(lambda: words in self.stage.log_path.read_text(), f"{words} in the server's log")
+
+    def postgresql_logged(self, words: str) -> None:
+        """Return once PostgreSQL's log has these words: hooks write it, after the server's own log."""
+        until(lambda: words in self.cluster.log_text(), f"{words} in PostgreSQL's log")
 
     def restorable(self) -> Json:
         """What status tells once some second is proven restorable."""
@@ -266,7 +287,7 @@ class Scenes:
         for program in self.programs:
             if program.poll() is None:
                 program.kill()
-                program.wait(10)
+                program.wait(PATIENCE_S)
         for scene in self.made:
             scene.close()
 

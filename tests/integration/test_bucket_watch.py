@@ -36,7 +36,7 @@ def test_the_daemon_ties_the_clocks_and_keeps_the_index(scenes: Scenes, s3_serve
     scene, bucket = watched(scenes, s3_server)
     s3_server.raw_client().put_object(Bucket=bucket, Key="one", Body=b"x")
     scene.stage.serve()
-    found = until(lambda: ties(scene, bucket), "a tie point in the ledger", patience_s=60)
+    found = until(lambda: ties(scene, bucket), "a tie point in the ledger")
     skew = skew_of(Tie(tie.before, tie.after, tie.date) for tie in found)
     assert skew is not None
     assert skew.low <= 0 <= skew.high  # server and store run on one machine here
@@ -49,7 +49,7 @@ def test_the_daemon_ties_the_clocks_and_keeps_the_index(scenes: Scenes, s3_serve
         finally:
             archive.repository.store.close()
 
-    until(kept, "the index in the repository", patience_s=90)
+    until(kept, "the index in the repository")
     scene.json("backup")
     scene.archive_all()
     told = until(  # an idle server's newest second is proven a moment later
@@ -78,7 +78,7 @@ def test_a_bucket_that_cannot_be_listed_keeps_no_wal_from_being_archived(
     scene.stage.write_config(root=read_root(scene.stage.keys))
     scene.stage.serve()
     scene.archive_all()
-    until(lambda: "WA-BUCKET-SCAN" in scene.stage.log_path.read_text(), "the alarm", patience_s=90)
+    scene.logged("WA-BUCKET-SCAN")
     scene.archive_all()
     assert scene.stage.stop_server() == 0
 
@@ -93,7 +93,7 @@ def test_the_listing_ends_with_the_daemon(scenes: Scenes, s3_server: S3Server) -
     scene.stage.serve()
     assert scene.stage.server is not None
     parent = scene.stage.server.pid
-    until(lambda: children(parent), "a listing in a process of its own", patience_s=60)
+    until(lambda: children(parent), "a listing in a process of its own")
     (child, *_) = children(parent)
     assert scene.stage.stop_server() == 0
     until(lambda: not Path(f"/proc/{child}").exists(), "the end of the listing")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from tests.integration.scene import Scenes, until
+from tests.integration.scene import PATIENCE_S, Scenes, until
 from tests.kit.faultproxy import FaultProxy, Hang
 from tests.kit.s3 import S3Server
 
@@ -47,7 +47,7 @@ def test_sigterm_ends_a_server_whose_store_does_not_answer(scenes: Scenes, s3_se
         server = scene.stage.server
         assert server is not None
         server.terminate()
-        assert server.wait(10) == 0
+        assert server.wait(PATIENCE_S) == 0
         until(lambda: scene.counted("failed_count") > failed, "the hook's failure counted")
         assert scene.waiting(held)
         proxy.heal()

@@ -17,7 +17,7 @@ from restore.finding import Question, find
 from restore.planning import Question as PlanQuestion
 from restore.planning import ask, view_of
 from tests.integration.gaps import lose_segment
-from tests.integration.scene import Json, Scene, Scenes, instant, until
+from tests.integration.scene import PATIENCE_S, Json, Scene, Scenes, instant, until
 from walarchiver.cli.findtext import Shown
 from walarchiver.cli.main import main
 from walarchiver.core.lsn import format_lsn
@@ -182,7 +182,7 @@ def test_what_cannot_be_read_is_refused_with_its_code(scenes: Scenes) -> None:
     try:
         pipe = until(lambda: opened_by_a_reader(stored), "the segment asked for")
         program.send_signal(signal.SIGINT)
-        _out, errors = program.communicate(timeout=20)
+        _out, errors = program.communicate(timeout=PATIENCE_S)
         assert pipe is not None
         os.close(pipe)
     finally:

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.scene import Scene, Scenes, until
+from tests.integration.scene import PATIENCE_S, Scene, Scenes, until
 from tests.kit.s3 import S3Server
 from walarchiver.clock import SystemRandom
 from walarchiver.core.moment import format_rfc3339
@@ -335,7 +335,7 @@ def test_an_interrupt_ends_the_buckets_part_and_leaves_the_database_running(appl
                 break
         said = told.read()
     try:
-        assert process.wait(timeout=60) == 130, said
+        assert process.wait(timeout=PATIENCE_S) == 130, said
         assert "only its bucket is not" in said
         assert len(application.versions()) < len(before) + 150
     finally:

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.integration.scene import Json, Scene, Scenes, Told, until
+from tests.integration.scene import PATIENCE_S, Json, Scene, Scenes, Told, until
 from tests.kit.postgres import as_server_user
 from walarchiver.format.header import MAGIC
 from walarchiver.keys.keyfile import read_key_file
@@ -90,7 +90,7 @@ def test_a_removed_writer_refuses_aloud_and_goes_on_without_a_restart_once_it_is
     entries = len(list((scene.stage.folder / "repository").glob("v1/c/*/ledger/*")))
     name = scene.switch()
     until(lambda: scene.counted("failed_count") > 1, "the refusal told to PostgreSQL")
-    until(lambda: "WA-REVOKED" in scene.stage.log_path.read_text(), "the refusal in the log")
+    scene.logged("WA-REVOKED")
     assert scene.waiting(name), "nothing is acknowledged"
     assert len(list((scene.stage.folder / "repository").glob("v1/c/*/ledger/*"))) == entries
     assert scene.call("doctor").exit_status == 1
@@ -131,7 +131,7 @@ def test_an_admin_replaces_an_archived_file_and_the_first_content_is_refused(sce
         [str(scene.stage.hook), "--socket", str(scene.stage.socket), "push", str(original)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert pushed.returncode == 1

@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from tests.integration.scene import Scene, Scenes, until
+from tests.integration.scene import PATIENCE_S, Scene, Scenes, until
 from walarchiver.core.segment import Segment
 from walarchiver.demo.stage import ask
 
@@ -28,6 +28,8 @@ def crashing(scenes: Scenes, scene: Scene, steps: Path, kill_at: int | None) -> 
 
 def work_until_dead(scene: Scene, server: subprocess.Popen[bytes]) -> None:
     """One more segment whenever the last is through, until the server's step has come."""
+    # Offered too early, three times a second apart, a segment would wait for a minute.
+    until(lambda: server.poll() is not None or ask(scene.stage.socket, "/readyz"), "a kill or a ready server")
     while server.poll() is None:
         scene.switch()
         until(lambda: server.poll() is not None or not scene.waiting(), "a kill or an archived segment")
@@ -40,7 +42,7 @@ def steps_of_one_life(scenes: Scenes, scene: Scene) -> list[str]:
     until(lambda: ask(scene.stage.socket, "/readyz"), "a server that is ready")
     scene.archive_all()
     server.terminate()
-    assert server.wait(20) == 0
+    assert server.wait(PATIENCE_S) == 0
     return noted.read_text().splitlines()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from restore.instance import Instance, Outcome, Reached
-from tests.integration.scene import Scene, Scenes, Told, until
+from tests.integration.scene import PATIENCE_S, Scene, Scenes, Told, until
 from tests.kit.faultproxy import Change, Fault, FaultProxy, Hang, ResetAfter, ResetBefore, Response, s3_error
 from tests.kit.s3 import S3Server
 from walarchiver.clock import SystemClock
@@ -62,7 +62,7 @@ def test_segments_arrive_in_order_after_every_kind_of_outage(
         assert scene.waiting(held)
         proxy.heal()
         scene.archive_all()
-    assert "walarchiver-hook push: server answered 503" in scene.cluster.log_text()
+    scene.postgresql_logged("walarchiver-hook push: server answered 503")
     assert "archiver process" not in scene.cluster.log_text()  # it dies when a hook ends above 125
     last = scene.archive_all()
     scene.prove_archived()
@@ -94,11 +94,13 @@ class Recovery:
         """Start PostgreSQL and watch it until it is through, or has given up."""
         instance = Instance(self.scene.cluster.bin_dir, self.into, self.into.with_name("instance"))
         instance.start()
-        return instance, instance.watch(SystemClock(), timeout_s=40)
+        return instance, instance.watch(SystemClock(), timeout_s=PATIENCE_S)
 
     def hook(self, *words: str) -> Told:
         command = [str(self.scene.stage.hook), "--socket", str(self.socket), *words]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=self.into, timeout=40, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=self.into, timeout=PATIENCE_S, check=False
+        )
         return Told(done.returncode, done.stdout, done.stderr)
 
 

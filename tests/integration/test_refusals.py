@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.scene import Scene, Scenes, Told, until
+from tests.integration.scene import PATIENCE_S, Scene, Scenes, Told
 from tests.kit.postgres import PostgresFactory, as_server_user
 from walarchiver.core.segment import Segment
 from walarchiver.embedded.postgres import MIB
@@ -26,7 +26,7 @@ def offer(scene: Scene, path: str, *, as_user: int | None = None) -> Told:
         capture_output=True,
         text=True,
         cwd=scene.cluster.data_dir if as_user is None else "/",
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
         user=as_user if as_user is not None else (run_as.uid if run_as else None),
     )
@@ -126,7 +126,7 @@ def test_the_same_bytes_again_succeed_and_other_bytes_are_a_divergence(scenes: S
     assert told.exit_status == 1
     assert "WA-DIVERGENCE" in told.stderr
     path.write_bytes(original)
-    assert "WA-DIVERGENCE" in scene.stage.log_path.read_text()
+    scene.logged("WA-DIVERGENCE")
     scene.prove_archived()
 
 
@@ -208,7 +208,8 @@ def test_a_data_directory_of_another_cluster_than_the_dsn_is_refused(
     text = scene.stage.config.read_text()
     scene.stage.config.write_text(text.replace(str(scene.cluster.data_dir), str(foreign.data_dir)))
     server = scenes.run(scene.stage.command("serve"), scene.stage.log_path)
-    until(lambda: "WA-WRONG-CLUSTER" in scene.stage.log_path.read_text(), "a refusal in the log")
+    scene.logged("WA-WRONG-CLUSTER")
+    scene.serves()
     theirs = foreign.psql("SELECT pg_walfile_name(pg_switch_wal() - 1)")
     told = subprocess.run(
         [str(scene.stage.hook), "--socket", str(scene.stage.socket), "push", f"pg_wal/{theirs}"],
@@ -221,7 +222,7 @@ def test_a_data_directory_of_another_cluster_than_the_dsn_is_refused(
     assert "WA-WRONG-CLUSTER" in told.stderr
     assert stored(scene) == before
     server.terminate()
-    assert server.wait(20) == 0
+    assert server.wait(PATIENCE_S) == 0
 
 
 def test_a_bad_backup_label_never_blocks_the_wal_behind_it(scenes: Scenes) -> None:

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from restore.unpack import MARKER
-from tests.integration.scene import Scene, Scenes, Told, end, until
+from tests.integration.scene import PATIENCE_S, Scene, Scenes, Told, end, until
 from tests.integration.test_refusals import stored
 from tests.kit.postgres import as_server_user
 from tests.kit.smalldisk import small_disk
@@ -24,7 +24,7 @@ def paste(command: str) -> None:
         text=True,
         cwd=Path.home(),
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -77,7 +77,7 @@ def test_the_printed_commands_lead_to_the_planned_moment(scenes: Scenes) -> None
         until((gate / "asked").exists, "PostgreSQL asks for its first WAL file")
         restore.send_signal(signal.SIGINT)
         (gate / "open").touch()
-        assert restore.wait(60) == 130
+        assert restore.wait(PATIENCE_S) == 130
         log.seek(0)
         error = Told(130, "", log.read()).error
     assert error["code"] == "WA-INTERRUPTED"
@@ -106,7 +106,7 @@ def go_on_by_hand(scenes: Scenes, scene: Scene, into: Path, serve: str, start: s
     finally:
         end(pid, into)
     server.terminate()
-    assert server.wait(20) == 0
+    assert server.wait(PATIENCE_S) == 0
 
 
 def made(folder: Path) -> Path:

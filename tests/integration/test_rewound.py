@@ -6,9 +6,10 @@ import re
 import subprocess
 from pathlib import Path
 
-from tests.integration.scene import Scene, Scenes, until
+from tests.integration.scene import PATIENCE_S, Scene, Scenes, until
 from tests.integration.test_refusals import offer
 from tests.integration.test_second_place import ledger_names
+from walarchiver.demo.stage import ask
 
 REWOUND = "WA-LEDGER-REWOUND"
 
@@ -23,9 +24,10 @@ def cut(scene: Scene, entries: int) -> dict[Path, bytes]:
 
 
 def serve_again(scenes: Scenes, scene: Scene) -> None:
-    """Start the server, and return once it has said why it cannot archive."""
+    """Start the server, and return once it answers and has said why it cannot archive."""
     scene.stage.server = scenes.run(scene.stage.command("serve"), scene.stage.log_path)
-    until(lambda: REWOUND in scene.stage.log_path.read_text(), "a server that refuses")
+    scene.logged(REWOUND)
+    scene.serves()
 
 
 def fetched(scene: Scene, name: str) -> subprocess.CompletedProcess[str]:
@@ -36,7 +38,7 @@ def fetched(scene: Scene, name: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         cwd=scene.cluster.data_dir,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
         user=run_as.uid if run_as else None,
     )
@@ -67,8 +69,9 @@ def test_a_restart_on_a_shorter_ledger_refuses_until_the_entries_are_back(scenes
 
     for entry, raw in lost.items():
         entry.write_bytes(raw)
+    until(lambda: ask(scene.stage.socket, "/readyz"), "a server that goes on")
     scene.switch()  # PostgreSQL, after three failures, waits a minute or for the next file
-    until(lambda: scene.archived(waiting), "archiving that goes on by itself", patience_s=100)
+    until(lambda: scene.archived(waiting), "archiving that goes on by itself")
     scene.prove_archived()
     scene.prove_rebuild()
 
@@ -94,7 +97,7 @@ def test_entries_that_are_lost_for_good_are_dropped_by_name_and_only_then(scenes
     done = scene.json("catalog", "rebuild", "--drop", named[1])
     assert (done["dropped"]["first"], done["dropped"]["last"]) == (first, head)
     assert done["entries"] == before - 2
-    until(lambda: offer(scene, f"pg_wal/{last}").exit_status == 0, "a server that goes on", patience_s=60)
+    until(lambda: offer(scene, f"pg_wal/{last}").exit_status == 0, "a server that goes on")
     assert scene.open().catalog.file(last) is not None
     again = scene.call("catalog", "rebuild")
     assert (again.exit_status, "dropped" in again.stdout) == (0, False)

@@ -20,7 +20,7 @@ def test_a_second_place_is_never_waited_for_and_bounds_what_can_be_cut_off(scene
     scene = scenes.make()
     folder = scene.stage.folder / "elsewhere"
     configure(scene, f"file://{folder}")
-    until(lambda: "checkpoint not kept elsewhere" in scene.stage.log_path.read_text(), "the alarm")
+    scene.logged("checkpoint not kept elsewhere")
     scene.archive_all()
     told = scene.call("status", "--output", "json")
     assert any("Checkpoints are not kept in" in problem for problem in told.json["problems"])

@@ -58,6 +58,7 @@ def test_backups_gaps_forks_and_restorable_spans_are_told(scenes: Scenes) -> Non
     scene.cluster.psql("SELECT pg_create_restore_point('before it')")
     promote(scene)
     scene.archive_all()
+    scene.stage.stop_server()  # which proves another second whenever it is asked
     after = scene.json("timeline")
     (gap,) = after["gaps"]
     assert (gap["first"], gap["last"], gap["segments"]) == (lost, lost, 1)

@@ -10,7 +10,7 @@ import pytest
 
 from restore.instance import Instance, Outcome
 from restore.plainfile import write_plain
-from tests.integration.scene import Scene, Scenes, until
+from tests.integration.scene import PATIENCE_S, Scene, Scenes, until
 from tests.kit.postgres import as_server_user, seldom
 from tests.matrix.hosts import caught_up, place_to_accept, promote, rows, say, standby_of, take_over
 from walarchiver.clock import SystemClock
@@ -60,15 +60,15 @@ def test_a_hidden_first_segment_of_the_child_stops_recovery_until_it_is_back(
 
     hook = [str(new.stage.hook), "--socket", str(socket), "fetch", "--plan", plan]
     for name in (child, parent):
-        done = subprocess.run([*hook, name, "pg_wal/RECOVERYXLOG"], cwd=into, timeout=40, check=False)
+        done = subprocess.run([*hook, name, "pg_wal/RECOVERYXLOG"], cwd=into, timeout=PATIENCE_S, check=False)
         assert done.returncode == 200, name
     instance = Instance(new.cluster.bin_dir, into, into.with_name("instance"))
     try:
-        stopped = instance.start().watch(SystemClock(), timeout_s=40)
+        stopped = instance.start().watch(SystemClock(), timeout_s=PATIENCE_S)
         assert stopped.outcome is Outcome.STOPPED
         assert (into / "recovery.signal").exists()
         hidden.rename(body)
-        reached = instance.start().watch(SystemClock(), timeout_s=40)
+        reached = instance.start().watch(SystemClock(), timeout_s=PATIENCE_S)
         assert reached.outcome is Outcome.PROMOTED
         assert reached.history is not None
         assert reached.history.parent == 2
@@ -121,7 +121,7 @@ def test_a_stop_before_a_fork_along_the_childs_path_gives_a_history_that_is_unde
     into = place_to_accept(scenes)
     told = new.call(*new.restore_words(f"lsn:{stop}", into), config=new.reader()).json
     instance = recover_along(new, into, timeline=2)
-    reached = instance.start().watch(SystemClock(), timeout_s=40)
+    reached = instance.start().watch(SystemClock(), timeout_s=PATIENCE_S)
     assert reached.outcome is Outcome.PROMOTED
     assert told["data_directory"] == str(into)
     lines = (into / "pg_wal" / "00000003.history").read_text().splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from restore.throwawayfolder import MARKER
-from tests.integration.scene import Scene, Scenes, until
+from tests.integration.scene import PATIENCE_S, Scene, Scenes, until
 from tests.integration.test_refusals import stored
 from tests.kit.postgres import as_server_user, seldom
 from walarchiver.demo.stage import environment
@@ -85,15 +86,20 @@ def servers(root: Path) -> list[int]:
     return found
 
 
+def nothing_left(root: Path) -> None:
+    """Neither a folder nor, once PostgreSQL's processes have followed the first one, a process."""
+    assert list(root.iterdir()) == []
+    until(lambda: servers(root) == [], "the end of every process")
+
+
 def listening(pids: list[int]) -> list[str]:
     """TCP ports that these processes listen on."""
     sockets = set()
     for pid in pids:
-        for handle in Path(f"/proc/{pid}/fd").iterdir():
-            try:
-                sockets.add(os.readlink(handle))
-            except OSError:
-                continue
+        with contextlib.suppress(OSError):  # the process, or its file, has just been closed
+            for handle in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    sockets.add(os.readlink(handle))
     lines = [
         line.split()
         for name in ("tcp", "tcp6")
@@ -110,7 +116,7 @@ def sleeping(scene: Scene, config: Path, root: Path) -> subprocess.Popen[str]:
         assert program.poll() is None, program.communicate()
         return bool(sessions(program))
 
-    until(there, "a session", patience_s=60)
+    until(there, "a session")
     assert servers(root)
     return program
 
@@ -135,6 +141,7 @@ def test_a_peek_shows_the_moment_touches_nothing_and_leaves_nothing(scenes: Scen
     scene.archive_all()
     config = scene.reader()
     root = place(config)
+    scene.restorable()  # so that the daemon has nothing to record by itself for some minutes
     before = stored(scene)
     archived = scene.counted("archived_count")
 
@@ -152,7 +159,7 @@ def test_a_peek_shows_the_moment_touches_nothing_and_leaves_nothing(scenes: Scen
     first = begun(scene, config, *peek_words(scene, f"before-xid:{xid}", *words), "--output", "json")
     words = ["-c", f"SELECT count(*) FROM {NAME}", "-c", f"DELETE FROM {NAME}"]
     second = begun(scene, config, *peek_words(scene, "latest", *words))
-    told, errors = first.communicate(timeout=120)
+    told, errors = first.communicate(timeout=PATIENCE_S)
     assert first.returncode == 0, errors
     results = json.loads(told)["results"]
     assert [result["rows"] for result in results[:5]] == [
@@ -167,14 +174,13 @@ def test_a_peek_shows_the_moment_touches_nothing_and_leaves_nothing(scenes: Scen
     assert Path(location).is_relative_to(root)
     assert results[6]["columns"] == ["nothing", "yes", "exact", "inside"]
     assert results[6]["rows"] == [[None, True, "2.50", {"a": [1]}]]
-    shown, errors = second.communicate(timeout=120)
+    shown, errors = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 1, errors
     assert shown.split() == ["count", "-------", "0", "(1", "row)"]
     assert "a whole cluster is restored for this" in errors
     assert "cannot execute DELETE in a read-only transaction" in errors
 
-    assert list(root.iterdir()) == []
-    assert servers(root) == []
+    nothing_left(root)
     assert stored(scene) == before
     assert scene.counted("archived_count") == archived
 
@@ -184,20 +190,20 @@ def test_what_a_killed_peek_leaves_is_ended_and_removed(scenes: Scenes) -> None:
     scene.archive_all()
     config = scene.reader()
     root = place(config)
+    scene.restorable()
     before = stored(scene)
     program = sleeping(scene, config, root)
     assert listening(servers(root)) == []
     told = scene.json("peek", "--clean", config=config)
     assert told["removed"] == []  # it is at work
     program.send_signal(signal.SIGTERM)
-    _out, errors = program.communicate(timeout=60)
+    _out, errors = program.communicate(timeout=PATIENCE_S)
     assert program.returncode == 130, errors
-    assert list(root.iterdir()) == []
-    assert servers(root) == []
+    nothing_left(root)
 
     program = sleeping(scene, config, root)
     program.kill()
-    assert program.wait(60) == -signal.SIGKILL
+    assert program.wait(PATIENCE_S) == -signal.SIGKILL
     (folder,) = root.iterdir()
     assert (folder / MARKER).exists()
     assert servers(root)
@@ -205,7 +211,6 @@ def test_what_a_killed_peek_leaves_is_ended_and_removed(scenes: Scenes) -> None:
     (removed,) = told["removed"]
     assert removed["folder"] == str(folder)
     assert removed["ended"]
-    program.communicate(timeout=60)  # the psql that outlived it has lost its server
-    assert list(root.iterdir()) == []
-    assert servers(root) == []
+    program.communicate(timeout=PATIENCE_S)  # the psql that outlived it has lost its server
+    nothing_left(root)
     assert stored(scene) == before

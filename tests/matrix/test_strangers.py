@@ -19,15 +19,15 @@ def test_clones_never_mix_with_what_they_were_copied_from(scenes: Scenes, major:
     left_over.switch()
     until(lambda: left_over.counted("failed_count") > 0, "a refusal")
     assert left_over.counted("archived_count") == 0
-    assert "does not lie directly in" in left_over.cluster.log_text()
+    left_over.postgresql_logged("does not lie directly in")
 
     say(scene, "true")
     scene.archive_all()
-    left_over.cluster.configure(left_over.stage.archive_settings())  # and now with a daemon of its own
-    left_over.cluster.reload()
-    left_over.stage.serve()
-    until(lambda: "WA-DIVERGENCE" in left_over.stage.log_path.read_text(), "a divergence")
-    assert "WA-DIVERGENCE" in left_over.cluster.log_text()
+    left_over.stage.serve()  # and now with a daemon of its own
+    command = left_over.stage.archive_settings()["archive_command"]
+    left_over.reload({"archive_command": command})
+    left_over.logged("WA-DIVERGENCE")
+    left_over.postgresql_logged("WA-DIVERGENCE")
     scene.archive_all()
     scene.prove_archived()
     assert scene.counted("failed_count") == 0
@@ -46,7 +46,7 @@ def test_another_clusters_name_for_the_same_system_is_refused(scenes: Scenes, ma
     clone.stage.socket.parent.mkdir(mode=0o755)
     scenes.run(clone.stage.command("serve"), clone.stage.log_path)
     until(lambda: clone.counted("failed_count") > 0, "a refusal")
-    until(lambda: "WA-WRONG-CLUSTER" in clone.stage.log_path.read_text(), "its cause")
+    clone.logged("WA-WRONG-CLUSTER")
     assert clone.counted("archived_count") == 0
 
 

@@ -84,7 +84,7 @@ def sleeper(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     yield started
     for process in started:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def asleep(program: str, folder: Path) -> subprocess.Popen[bytes]:
@@ -107,7 +107,7 @@ def test_a_process_is_ended_only_when_it_is_the_folders_own_server(
     sleeper += [stranger, other, ours]
     (folder / DATA / "postmaster.pid").write_text(f"{other.pid}\n{folder / DATA}\n")
     assert end_servers(folder / DATA) == (ours.pid,)
-    assert ours.wait(10) == -signal.SIGKILL
+    assert ours.wait(60) == -signal.SIGKILL
     assert (stranger.poll(), other.poll()) == (None, None)
 
 

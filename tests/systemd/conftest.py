@@ -17,7 +17,7 @@ from walarchiver.demo.stage import environment
 
 __all__ = ["scenes"]
 
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 
 _START = """
 import os, sys
@@ -75,7 +75,7 @@ class Manager:
             if program.poll() is None:
                 program.kill()
             with contextlib.suppress(ValueError):  # a test that read it to the end has closed it
-                program.communicate(timeout=10)
+                program.communicate(timeout=PATIENCE_S)
         self.listening.close()
         self.notified.close()
 

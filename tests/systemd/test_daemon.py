@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 
 from tests.integration.scene import Scenes, until
-from tests.systemd.conftest import Manager
+from tests.systemd.conftest import PATIENCE_S, Manager
 from walarchiver.demo.stage import ask
 
 LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -22,7 +22,7 @@ LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 def call(manager: Manager) -> socket.socket:
     """A caller who has connected and asked, whoever listens."""
     caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    caller.settimeout(20)
+    caller.settimeout(PATIENCE_S)
     caller.connect(str(manager.path))
     caller.sendall(LIVE)
     return caller
@@ -45,7 +45,7 @@ def test_it_reports_ready_only_when_the_socket_answers_and_stopping_when_it_drai
     assert "STATUS=archiving nothing" in said.splitlines()
     program.send_signal(signal.SIGTERM)
     assert "STATUS=draining" in manager.hear("STOPPING=1").splitlines()
-    assert program.wait(20) == 0
+    assert program.wait(PATIENCE_S) == 0
 
 
 def test_the_watchdog_hears_from_it_again_and_again(manager: Manager, serve: list[str]) -> None:
@@ -78,7 +78,7 @@ def test_the_socket_outlives_it_and_callers_in_between_wait_for_the_next_one(
     first = manager.start(serve)
     assert answer_of(early).startswith(b"HTTP/1.1 200 ")
     first.send_signal(signal.SIGTERM)
-    assert first.wait(20) == 0
+    assert first.wait(PATIENCE_S) == 0
     assert manager.path.is_socket()
     waiting = [call(manager) for _ in range(5)]
     manager.start(serve)
@@ -97,12 +97,12 @@ def test_a_socket_meant_for_another_process_is_left_alone(manager: Manager, serv
         manager.hear("READY=1")
         assert ask(manager.path, "/livez")
         program.terminate()
-        assert program.wait(20) == 0
+        assert program.wait(PATIENCE_S) == 0
     assert not manager.path.exists()
 
 
 def refusal(program: subprocess.Popen[str]) -> str:
-    _out, err = program.communicate(timeout=20)
+    _out, err = program.communicate(timeout=PATIENCE_S)
     assert program.returncode == 2
     assert "error[WA-CONFIG]" in err
     return err
@@ -143,11 +143,7 @@ def test_wal_is_archived_without_one_failure_while_the_daemon_restarts(
         scene.stage.config.read_text().replace(str(scene.stage.socket), str(manager.path))
     )
     serve = scene.stage.command("serve")
-    scene.cluster.psql(
-        "ALTER SYSTEM SET archive_command = "
-        f"""'"{scene.stage.hook}" --socket "{manager.path}" push %p'"""
-    )
-    scene.cluster.psql("SELECT pg_reload_conf()")
+    scene.reload({"archive_command": f'"{scene.stage.hook}" --socket "{manager.path}" push %p'})
     enough = threading.Event()
     written: list[str] = []
 
@@ -167,10 +163,10 @@ def test_wal_is_archived_without_one_failure_while_the_daemon_restarts(
             manager.hear("READY=1")
             until(partial(at_least, enough_files), "files archived")
             program.terminate()
-            assert program.wait(30) == 0
+            assert program.wait(PATIENCE_S) == 0
     finally:
         enough.set()
-        writer.join(30)
+        writer.join(PATIENCE_S)
     manager.start(serve)
     until(lambda: scene.archived(written[-1]), "all archived")
     assert scene.counted("failed_count") == 0

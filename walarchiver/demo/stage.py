@@ -20,7 +20,7 @@ import walarchiver.hook
 from walarchiver.embedded.postgres import EmbeddedCluster
 from walarchiver.errors import ConfigError, RestoreFailed
 
-SERVE_TIMEOUT_S = 30.0
+SERVE_TIMEOUT_S = 60.0
 COMMAND_TIMEOUT_S = 600.0
 _POLL_S = 0.05
 
@@ -201,7 +201,7 @@ class Stage:
         else:
             self.server.terminate()
         try:
-            status = self.server.wait(timeout=30)
+            status = self.server.wait(timeout=SERVE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.server.kill()
             status = self.server.wait(timeout=10)

@@ -35,6 +35,7 @@ from walarchiver.storage.retry import RetryPolicy
 
 _HOST = "127.0.0.1"
 _START_TRIES = 3
+_LOWEST_PORT, _PORTS = 12_000, 10_000
 _POLL_S = 0.1
 _GRACE_S = 2.0
 """How long it may take to end by itself; its own shutdown often hangs, and its files survive a kill."""
@@ -113,7 +114,7 @@ class SeaweedServer:
         known = bool(self._ports)
         for last in range(_START_TRIES - 1, -1, -1):
             if not known:
-                self._ports = _free_ports()
+                self._ports = _free_ports(self._random)
             try:
                 self._launch()
                 self._wait_until_ours(timeout_s)
@@ -277,24 +278,24 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _free_ports() -> dict[str, int]:
-    """Four free ports whose gRPC ports (10000 higher, as weed has it) are free as well."""
+def _free_ports(random: Random) -> dict[str, int]:
+    """Four free ports whose gRPC ports (10000 higher, as weed has it) are free as well.
+
+    All below what systems give to outgoing connections, which could take one while the server is down.
+    """
     found: dict[str, int] = {}
     held: list[socket.socket] = []
     try:
         for name in ("master", "volume", "filer", "s3"):
             while name not in found:
-                low = socket.create_server((_HOST, 0))
-                held.append(low)
-                port = low.getsockname()[1]
-                if port + 10000 > 65535:
-                    continue
+                port = _LOWEST_PORT + int.from_bytes(random.token(2)) % _PORTS
                 try:
+                    held.append(socket.create_server((_HOST, port)))
                     held.append(socket.create_server((_HOST, port + 10000)))
                 except OSError:
                     continue
                 found[name] = port
     finally:
-        for each in held:
-            each.close()
+        for one in held:
+            one.close()
     return found
