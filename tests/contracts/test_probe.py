@@ -98,6 +98,7 @@ def test_a_survey_of_a_good_bucket_holds_and_leaves_nothing(s3_server: S3Server)
         "lifecycle",
         "clock",
         "checksums",
+        "bodies",
         "delete",
     ]
     assert {each.finding for each in found} == {Finding.HELD}

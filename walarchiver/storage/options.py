@@ -36,9 +36,9 @@ class ChecksumMode(StrEnum):
     """Which checksum travels with each object, so that damage on the way is refused."""
 
     AUTO = "auto"
-    """CRC-32; when the store refuses it once, Content-MD5 from then on."""
+    """A CRC (CRC-32C, or CRC-32 without the compiled part); once refused, Content-MD5 from then on."""
     WHEN_SUPPORTED = "when_supported"
-    """Always CRC-32; an error where it is refused."""
+    """Always the CRC; an error where it is refused."""
     WHEN_REQUIRED = "when_required"
     """Always Content-MD5, which every S3 server knows; it costs a little more time."""
 

@@ -153,6 +153,7 @@ def _s3_questions(store: ObjectStore, clock: Clock) -> Iterator[tuple[str, Quest
         yield "lifecycle", lambda: _lifecycle(store)
         yield "clock", lambda: _clock_skew(store, clock)
         yield "checksums", lambda: _checksums(store)
+        yield "bodies", lambda: (Finding.HELD, store.body_path)
 
 
 def _versioning(store: S3Store) -> tuple[Finding, str]:
@@ -188,5 +189,5 @@ def _clock_skew(store: S3Store, clock: Clock) -> tuple[Finding, str]:
 
 def _checksums(store: S3Store) -> tuple[Finding, str]:
     if store.sends_crc:
-        return Finding.HELD, "objects travel with a CRC-32"
-    return Finding.HELD, "objects travel with their MD5: the store does not take a CRC-32"
+        return Finding.HELD, "objects travel with a CRC that the store is asked to verify"
+    return Finding.HELD, "objects travel with their MD5: the store does not take a CRC"

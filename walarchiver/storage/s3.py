@@ -1,9 +1,11 @@
-"""The ObjectStore port on S3 (botocore), for AWS and servers that speak like it.
+"""The ObjectStore port on S3, for AWS and servers that speak like it.
 
 Rules:
 - A create is PUT with `If-None-Match: *`. When its outcome is open the identical bytes are sent
   again; if the first try had landed after all, that shows as KeyTaken, which the caller settles.
-- Every body travels with a CRC-32, or with its MD5 where a store does not know that header, so a
+- Bodies go over connections of our own (`s3direct.py`), everything else through botocore; what an
+  answer means does not depend on that.
+- Every body travels with a CRC, or with its MD5 where a store does not know that header, so a
   body damaged on the way is refused. (A signature over the body's SHA-256 is not enough: SeaweedFS
   4.48 accepts a body that does not match it.)
 - Nothing is believed that S3 did not say: a PUT without an ETag, a listing page without
@@ -18,15 +20,12 @@ Rules:
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from walarchiver.errors import ObjectDamaged, StoreMisbehaves, StoreUnavailable
 from walarchiver.ports import Clock, PutReceipt, Random, StoredVersion
@@ -42,12 +41,20 @@ from walarchiver.storage.s3answers import (
     may_be_about_checksums,
     refusal_in,
 )
-from walarchiver.storage.s3client import Body, Reply, connected
+from walarchiver.storage.s3bodies import (
+    Bodies,
+    Buffer,
+    Checksum,
+    Incoming,
+    ThroughBotocore,
+    crc_of,
+    drained,
+    md5_of,
+)
+from walarchiver.storage.s3client import Reply, accessed
+from walarchiver.storage.s3direct import DirectBodies
 
 Answer = TypeVar("Answer")
-
-_READ_BYTES = 1 << 20
-_SLOWEST_BODY_BYTES_PER_S = 32 * 1024
 
 
 class S3Store:
@@ -66,7 +73,10 @@ class S3Store:
         self._slots = threading.BoundedSemaphore(options.pool_size)
         self._sends_crc = options.checksum_mode is not ChecksumMode.WHEN_REQUIRED
         self._crc_settled = options.checksum_mode is not ChecksumMode.AUTO
-        self._client = connected(options, clock)
+        access = accessed(options, clock)
+        self._client = access.client
+        botocore_path = ThroughBotocore(access.client, location.bucket)
+        self._bodies: Bodies = DirectBodies(access, location.bucket, options, clock, botocore_path)
 
     @property
     def url(self) -> str:
@@ -74,37 +84,47 @@ class S3Store:
 
     @property
     def sends_crc(self) -> bool:
-        """Whether objects travel with a CRC-32 (False once the store has refused one)."""
+        """Whether objects travel with a CRC (False once the store has refused one)."""
         return self._sends_crc
+
+    @property
+    def body_path(self) -> str:
+        """Which way bodies take, in words. Raises StoreDenied where that cannot be found out."""
+        return self._asked("find the way to", self._bodies.told)
 
     def put_new(self, key: str, body: bytes | bytearray | memoryview) -> PutReceipt:
         name = self._full(checked_key(key))
-        content = bytes(body) if isinstance(body, memoryview) else body
-        return self._asked(f"create {key}", lambda: self._put_settling_checksums(name, content))
+        return self._asked(f"create {key}", lambda: self._put_settling_checksums(name, body))
 
     def get(self, key: str, *, version_id: str | None = None, bytes_max: int) -> bytes | None:
-        request = self._named(checked_key(key), version_id)
+        name = self._full(checked_key(key))
 
         def fetch() -> bytes | None:
-            reply = self._got(request)
-            return None if reply is None else self._whole_body(key, reply, bytes_max)
+            try:
+                with self._bodies.opened(name, version_id, None) as incoming:
+                    return self._whole_body(key, incoming, bytes_max)
+            except LIBRARY_ERRORS as failure:
+                if is_absent(failure, by_version=version_id is not None):
+                    return None
+                raise
 
         return self._asked(f"read {key}", fetch)
 
     def get_range(self, key: str, *, start: int, length: int, version_id: str | None = None) -> bytes | None:
         assert start >= 0
         assert length > 0
-        request = self._named(checked_key(key), version_id)
-        request["Range"] = f"bytes={start}-{start + length - 1}"
+        name, wanted = self._full(checked_key(key)), f"bytes={start}-{start + length - 1}"
 
         def fetch() -> bytes | None:
             try:
-                reply = self._got(request)
+                with self._bodies.opened(name, version_id, wanted) as incoming:
+                    return self._part_of_body(key, incoming, start, length)
             except LIBRARY_ERRORS as failure:
                 if is_past_the_end(failure):
                     return b""
+                if is_absent(failure, by_version=version_id is not None):
+                    return None
                 raise
-            return None if reply is None else self._part_of_body(key, reply, start, length)
 
         return self._asked(f"read {key}", fetch)
 
@@ -151,7 +171,8 @@ class S3Store:
                 request["VersionIdMarker"] = marker[1]
 
     def delete_version(self, key: str, *, version_id: str | None) -> None:
-        request = self._named(checked_key(key), version_id or "null")
+        name = self._full(checked_key(key))
+        request = {"Bucket": self._location.bucket, "Key": name, "VersionId": version_id or "null"}
 
         def delete() -> None:
             try:
@@ -196,6 +217,7 @@ class S3Store:
 
     def close(self) -> None:
         self._closing.set()
+        self._bodies.close()
         self._client.close()
 
     # --- requests ------------------------------------------------------------------------------
@@ -224,45 +246,29 @@ class S3Store:
         finally:
             self._slots.release()
 
-    def _put_settling_checksums(self, name: str, content: bytes | bytearray) -> PutReceipt:
+    def _put_settling_checksums(self, name: str, body: Buffer) -> PutReceipt:
         """One PUT; the first decides, in mode AUTO, which checksum this store takes."""
         if not self._sends_crc:
-            return self._put(name, content, _md5_field(content))
+            return self._put(name, body, md5_of(body))
         try:
-            receipt = self._put(name, content, _crc_field(content))
+            receipt = self._put(name, body, crc_of(body))
         except LIBRARY_ERRORS as failure:
             if self._crc_settled or not may_be_about_checksums(failure):
                 raise
         else:
             self._crc_settled = True
             return receipt
-        receipt = self._put(name, content, _md5_field(content))
+        receipt = self._put(name, body, md5_of(body))
         self._sends_crc, self._crc_settled = False, True
         return receipt
 
-    def _put(self, name: str, content: bytes | bytearray, checksum: dict[str, str]) -> PutReceipt:
-        reply = self._client.put_object(
-            Bucket=self._location.bucket,
-            Key=name,
-            Body=content,
-            IfNoneMatch="*",
-            ContentType="application/octet-stream",
-            **checksum,
-        )
-        if not reply.get("ETag"):
+    def _put(self, name: str, body: Buffer, checksum: Checksum) -> PutReceipt:
+        written = self._bodies.create(name, body, checksum)
+        if not written.etag:
             raise StoreUnavailable(
                 f"{self.url} accepted {name} without an ETag, so it may not be an S3 server"
             )
-        version_id = reply.get("VersionId")
-        return PutReceipt(version_id=version_id if isinstance(version_id, str) else None)
-
-    def _got(self, request: dict[str, object]) -> Reply | None:
-        try:
-            return self._client.get_object(**request)
-        except LIBRARY_ERRORS as failure:
-            if is_absent(failure, by_version="VersionId" in request):
-                return None
-            raise
+        return PutReceipt(version_id=written.version_id)
 
     def _page(self, what: str, ask: Callable[[], Reply]) -> Reply:
         def page() -> Reply:
@@ -275,64 +281,34 @@ class S3Store:
 
     # --- bodies --------------------------------------------------------------------------------
 
-    def _whole_body(self, key: str, reply: Reply, bytes_max: int) -> bytes:
-        announced = reply.get("ContentLength")
-        body = cast("Body", reply["Body"])
-        if not isinstance(announced, int):
-            body.close()
+    def _whole_body(self, key: str, incoming: Incoming, bytes_max: int) -> bytes:
+        announced = incoming.length
+        if announced is None:
             raise StoreUnavailable(f"read {key} in {self.url}: the body came without its length")
         if announced > bytes_max:
-            body.close()
             raise ObjectDamaged(
                 f"{key} in {self.url} has {announced} bytes, more than the {bytes_max} allowed"
             )
-        return self._drained(key, body, announced)
+        return self._drained(key, incoming, announced)
 
-    def _part_of_body(self, key: str, reply: Reply, start: int, length: int) -> bytes:
-        announced, given = reply.get("ContentLength"), reply.get("ContentRange")
-        body = cast("Body", reply["Body"])
-        if given is None and isinstance(announced, int) and announced <= start + length:
-            return self._drained(key, body, announced)[start:]  # the whole body: it is that short
-        right = isinstance(given, str) and given.startswith(f"bytes {start}-")
-        if not right or not isinstance(announced, int) or announced > length:
-            body.close()
+    def _part_of_body(self, key: str, incoming: Incoming, start: int, length: int) -> bytes:
+        announced, given = incoming.length, incoming.content_range
+        if given is None and announced is not None and announced <= start + length:
+            return self._drained(key, incoming, announced)[start:]  # the whole body: it is that short
+        right = given is not None and given.startswith(f"bytes {start}-")
+        if not right or announced is None or announced > length:
             raise StoreMisbehaves(f"{self.url} answered another range of {key} than bytes {start}+{length}")
-        return self._drained(key, body, announced)
+        return self._drained(key, incoming, announced)
 
-    def _drained(self, key: str, body: Body, announced: int) -> bytes:
-        """All of the body. Raises StoreUnavailable when it is cut short, too long or too slow."""
-        limit_s = self._options.read_timeout_s + announced / _SLOWEST_BODY_BYTES_PER_S
-        began = self._clock.monotonic_s()
-        pieces: list[bytes] = []
-        read = 0
-        try:
-            while piece := body.read(_READ_BYTES):
-                pieces.append(piece)
-                read += len(piece)
-                if read > announced or self._clock.monotonic_s() - began > limit_s:
-                    break
-            else:
-                if read == announced:
-                    return b"".join(pieces)
-        except BaseException:
-            body.close()
-            raise
-        body.close()
-        raise StoreUnavailable(
-            f"read {key} in {self.url}: {read} of {announced} bytes came"
-            f" in {self._clock.monotonic_s() - began:.1f} s"
-        )
+    def _drained(self, key: str, incoming: Incoming, announced: int) -> bytes:
+        """All of the body. Raises StoreUnavailable when it is cut short or too slow."""
+        what = f"read {key} in {self.url}"
+        return drained(incoming, announced, what, self._options.read_timeout_s, self._clock)
 
     # --- names ---------------------------------------------------------------------------------
 
     def _full(self, key: str) -> str:
         return self._location.prefix + key
-
-    def _named(self, key: str, version_id: str | None) -> dict[str, object]:
-        request: dict[str, object] = {"Bucket": self._location.bucket, "Key": self._full(key)}
-        if version_id is not None:
-            request["VersionId"] = version_id
-        return request
 
     def _listing(self, prefix: str) -> dict[str, object]:
         return {
@@ -371,15 +347,6 @@ class S3Store:
             raise StoreMisbehaves(
                 f"{self.url} lists {key[:200]!r} after {last[:200]!r}, so its listings cannot be trusted"
             )
-
-
-def _crc_field(content: bytes | bytearray) -> dict[str, str]:
-    return {"ChecksumCRC32": base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode("ascii")}
-
-
-def _md5_field(content: bytes | bytearray) -> dict[str, str]:
-    digest = hashlib.md5(content, usedforsecurity=False).digest()
-    return {"ContentMD5": base64.b64encode(digest).decode("ascii")}
 
 
 def _entries(page: Reply, name: str) -> list[Reply]:

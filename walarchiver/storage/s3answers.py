@@ -13,8 +13,11 @@ Rules:
 from __future__ import annotations
 
 import http.client
+import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import unescape
 
 import botocore.exceptions
 import botocore.parsers
@@ -28,7 +31,26 @@ from walarchiver.errors import (
     WalarchiverError,
 )
 
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The parts of an S3 error answer that anything is decided from."""
+
+    status: int
+    code: str
+    text: str
+
+
+class S3Refused(Exception):
+    """A request of our own connections was answered with an error."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(f"{refusal.status} {refusal.code}")
+        self.refusal = refusal
+
+
 LIBRARY_ERRORS: tuple[type[Exception], ...] = (
+    S3Refused,
     botocore.exceptions.ClientError,
     botocore.exceptions.BotoCoreError,
     botocore.parsers.ResponseParserError,
@@ -36,7 +58,7 @@ LIBRARY_ERRORS: tuple[type[Exception], ...] = (
     http.client.HTTPException,
     OSError,
 )
-"""Everything the library below may raise when a request fails."""
+"""Everything that may be raised below when a request fails."""
 
 _MAY_PASS_STATUS = frozenset({408, 409, 425, 429})
 _MAY_PASS_CODES = frozenset(
@@ -61,19 +83,25 @@ _CHECKSUM_REFUSED_STATUS = frozenset({400, 501})
 _UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "doesn't match")
 """How OpenSSL and urllib3 say that a certificate, or the name in it, is not the right one."""
 _TEXT_MAX = 200
+_ERROR_ROOT = re.compile(r"\s*(?:<\?xml[^>]*\?>)?\s*<Error[\s>]")
+_ERROR_CODE = re.compile(r"<Code>([^<]*)</Code>")
+_ERROR_TEXT = re.compile(r"<Message>([^<]*)</Message>")
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The parts of an S3 error answer that anything is decided from."""
-
-    status: int
-    code: str
-    text: str
+def read_refusal(status: int, reason: str, body: bytes) -> Refusal:
+    """An answer that is no success. What does not speak as S3 does has its status for a code."""
+    words = body.decode("utf-8", "replace")
+    code = _ERROR_CODE.search(words) if _ERROR_ROOT.match(words) else None
+    if code is None or not code[1]:
+        return Refusal(status, str(status), _printable(reason))
+    text = _ERROR_TEXT.search(words)
+    return Refusal(status, unescape(code[1]), _printable(unescape(text[1])) if text else "")
 
 
 def refusal_in(failure: Exception) -> Refusal | None:
     """The server's answer inside a library error; None when there was no answer."""
+    if isinstance(failure, S3Refused):
+        return failure.refusal
     if not isinstance(failure, botocore.exceptions.ClientError):
         return None
     answer: Mapping[str, object] = failure.response
@@ -117,7 +145,8 @@ def explained(what: str, failure: Exception) -> WalarchiverError:
     if refusal is not None:
         return _explained_refusal(what, refusal)
     text = _printable(str(failure)) or type(failure).__name__
-    if isinstance(failure, botocore.exceptions.SSLError) and any(w in str(failure) for w in _UNTRUSTED):
+    tls = isinstance(failure, botocore.exceptions.SSLError | ssl.SSLCertVerificationError)
+    if tls and any(words in str(failure) for words in _UNTRUSTED):
         return StoreDenied(
             f"{what}: the endpoint's certificate is not trusted: {text}",
             hint="Is `ca_file` the CA that signed it, and does the certificate carry this host name?",

@@ -1,33 +1,40 @@
-"""The only place that talks to botocore's machinery: one configured, bounded S3 client.
+"""The only place that talks to botocore's machinery: configured, bounded clients, keys and addresses.
 
 Rules:
 - botocore never asks twice by itself: `retry.py` decides that, with our clock and budget.
 - Proxies of the environment are used for other hosts, never for loopback.
 - Every body travels with a checksum header (see `s3.py`). So over TLS, and on loopback, the
   signature leaves the body's SHA-256 out: hashing it would cost more than all the rest of a PUT.
+- Where a bucket's objects are asked for, and which region signs, botocore decides; it is asked once
+  (`object_address`), so requests of our own go where its would.
 - botocore's debug output holds session tokens, so its loggers are kept above DEBUG.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import botocore.config
 import botocore.credentials
+import botocore.httpsession
 import botocore.loaders
 import botocore.session
+import botocore.utils
 
 from walarchiver.errors import StoreDenied
 from walarchiver.ports import Clock
-from walarchiver.storage.credentials import KeyChain, PlatformRole
+from walarchiver.storage.credentials import KeyChain, Keys, PlatformRole
 from walarchiver.storage.options import Addressing, S3Options
 from walarchiver.storage.s3answers import LIBRARY_ERRORS, explained
 
 Reply = Mapping[str, object]
+
+_ANY_KEY = "k"
 
 
 class S3Calls(Protocol):
@@ -62,7 +69,29 @@ class Body(Protocol):
     """The streamed body of a GET."""
 
     def read(self, amt: int) -> bytes: ...
+    def readinto(self, view: memoryview) -> int: ...
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A client for everything, and what requests of our own need besides."""
+
+    client: S3Calls
+    """`head_object` of this client makes no request: see `object_address`."""
+    keys: Callable[[], Keys]
+    """The keys that are valid now. Raises StoreDenied, StoreUnavailable or one of LIBRARY_ERRORS."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectAddress:
+    """Where the objects of a bucket are asked for: this URL, and the key encoded behind it."""
+
+    url: str
+    region: str
+    """As the signature has it."""
+    signature: str
+    """botocore's name of how requests are signed; `v4` is the ordinary one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,26 +149,77 @@ def connected(options: S3Options, clock: Clock) -> S3Calls:
     return client
 
 
+def accessed(options: S3Options, clock: Clock) -> Access:
+    """A client whose addresses and keys can be had, too. Raises as `connected`."""
+    options.check()
+    session, keys = _session(options, clock)
+    client = _client(session, "s3", options, endpoint=options.endpoint, region=options.region)
+    client.meta.events.register("before-call.s3.HeadObject", _told_address)
+    return Access(client, keys)
+
+
+def object_address(client: S3Calls, bucket: str) -> ObjectAddress:
+    """Where botocore would ask now for an object; no request is made. Raises one of LIBRARY_ERRORS."""
+    reply = client.head_object(Bucket=bucket, Key=_ANY_KEY)
+    return ObjectAddress(
+        url=str(reply["url"]).removesuffix(_ANY_KEY),
+        region=str(reply["region"]),
+        signature=str(reply["signature"]),
+    )
+
+
+def has_proxy(url: str) -> bool:
+    """Whether the environment names a proxy for this address."""
+    return urlsplit(url).scheme in botocore.utils.get_environ_proxies(url)
+
+
+def authorities_file() -> str:
+    """The certificate authorities that botocore trusts."""
+    return str(botocore.httpsession.get_cert_path(True))
+
+
 def connected_to(
     service: str, options: S3Options, clock: Clock, *, endpoint: str | None, region: str | None
 ) -> Any:
     """A client of this service with the credentials, limits and CA of the options. Raises as `connected`."""
+    session, _keys = _session(options, clock)
+    return _client(session, service, options, endpoint=endpoint, region=region)
+
+
+def _session(options: S3Options, clock: Clock) -> tuple[Any, Callable[[], Keys]]:
     for name in ("botocore", "boto3", "urllib3"):
         if logging.getLogger(name).getEffectiveLevel() < logging.INFO:
             logging.getLogger(name).setLevel(logging.INFO)
     session = botocore.session.get_session()
     session.register_component("data_loader", _loader())
     if not isinstance(options.credentials, PlatformRole):
-        provider = _ChainProvider(KeyChain(options.credentials, clock))
+        chain = KeyChain(options.credentials, clock)
         session.register_component(
-            "credential_provider", botocore.credentials.CredentialResolver(providers=[provider])
+            "credential_provider",
+            botocore.credentials.CredentialResolver(providers=[_ChainProvider(chain)]),
         )
+        return session, chain.current
     try:
-        if session.get_credentials() is None:
-            raise StoreDenied(
-                "no credentials were found for the object store",
-                hint="Set `credentials_file` or `credentials_command`, or give this host a role.",
-            )
+        credentials = session.get_credentials()
+    except LIBRARY_ERRORS as failure:
+        raise explained("open the object store", failure) from failure
+    if credentials is None:
+        raise StoreDenied(
+            "no credentials were found for the object store",
+            hint="Set `credentials_file` or `credentials_command`, or give this host a role.",
+        )
+
+    def current() -> Keys:
+        frozen = credentials.get_frozen_credentials()
+        return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+
+    return session, current
+
+
+def _client(
+    session: Any, service: str, options: S3Options, *, endpoint: str | None, region: str | None
+) -> Any:
+    try:
         return session.create_client(
             service,
             region_name=region or session.get_config_variable("region") or "us-east-1",
@@ -149,6 +229,18 @@ def connected_to(
         )
     except LIBRARY_ERRORS as failure:
         raise explained("open the object store", failure) from failure
+
+
+@dataclass(frozen=True, slots=True)
+class _NotAsked:
+    status_code: int = 200
+
+
+def _told_address(params: Mapping[str, Any], context: Mapping[str, Any], **_: object) -> object:
+    """In place of a request: where it would have gone, and how it would have been signed."""
+    signing = context.get("signing") or {}
+    told = {"url": params["url"], "region": signing.get("region"), "signature": context.get("auth_type")}
+    return _NotAsked(), told
 
 
 @cache
