@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from walarchiver.embedded.postgres import EmbeddedCluster
 from walarchiver.postgres.backupindex import BackupIndex, TablespaceStream
 from walarchiver.postgres.basebackup import BackupResult, stream_base_backup
 from walarchiver.postgres.process import RunAs
+from walarchiver.postgres.tarstream import TarMember
 
 PART_BYTES = 1 << 20
 
@@ -29,7 +30,7 @@ class MemorySink:
         self.started: list[TablespaceStream] = []
         self.backup_manifest = bytearray()
 
-    def start_stream(self, stream: TablespaceStream) -> None:
+    def start_stream(self, stream: TablespaceStream, members: Sequence[TarMember]) -> None:
         self.started.append(stream)
         self.streams[stream.number] = bytearray()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
@@ -24,6 +25,7 @@ from walarchiver.postgres.probe import (
     switch_wal,
 )
 from walarchiver.postgres.process import StopMode
+from walarchiver.postgres.tarstream import TarMember
 
 
 class CollectingSink:
@@ -34,7 +36,7 @@ class CollectingSink:
         self.started: list[TablespaceStream] = []
         self.backup_manifest = bytearray()
 
-    def start_stream(self, stream: TablespaceStream) -> None:
+    def start_stream(self, stream: TablespaceStream, members: Sequence[TarMember]) -> None:
         self.started.append(stream)
         self.streams[stream.number] = bytearray()
 
@@ -234,7 +236,7 @@ def test_a_base_backup_is_what_python_reads_as_tar(
     assert result.start_lsn <= result.checkpoint_lsn < result.stop_lsn
     assert result.start_time < result.stop_time
     assert b'"Manifest-Checksum"' in sink.backup_manifest
-    assert b'"SHA256"' in sink.backup_manifest
+    assert b'"CRC32C"' in sink.backup_manifest
 
 
 def test_progress_ends_near_the_announced_total(postgres: PostgresFactory, major: int) -> None:

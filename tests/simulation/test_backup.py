@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import walarchiver.backup
+import walarchiver.backupparts
 from restore.restoring import backup_of, checked_part, part_bytes
 from tests.kit.faultystore import Fault
 from tests.simulation.test_depositor import epoch_of_body
@@ -64,13 +65,15 @@ def played(
         sink: BackupSink,
         progress: Callable[[int, int | None], None],
         on_start: Callable[[int], None],
+        prior_manifest: bytes | None,
+        max_rate: int | None,
     ) -> BackupResult:
         assert label.startswith("walarchiver ")
         assert checkpoint_fast
         on_start(3)
         done = 0
         for stream, content in STREAMS.items():
-            sink.start_stream(stream)
+            sink.start_stream(stream, ())
             for at in range(0, len(content), 1337):
                 sink.data(memoryview(content)[at : at + 1337])
                 done += len(content[at : at + 1337])
@@ -111,7 +114,7 @@ def take(process: Process, *, memory: int = 1 << 20, config: bytes = b"conf") ->
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walarchiver.backup, "stream_base_backup", played())
-    monkeypatch.setattr(walarchiver.backup, "_PARTS_PER_RECORD", 3)
+    monkeypatch.setattr(walarchiver.backupparts, "PARTS_PER_RECORD", 3)
 
 
 def read(world: World) -> Archive:

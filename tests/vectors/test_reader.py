@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import walarchiver.backup
+import walarchiver.backupparts
 from tests.simulation.test_archiver import HISTORY, LABEL
 from tests.simulation.test_backup import MANIFEST, STREAMS, played, take
 from tests.simulation.world import SYSTEM, World, name_of, segment_bytes, wal_file
@@ -70,7 +71,7 @@ class Scene:
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     monkeypatch.setattr(walarchiver.backup, "stream_base_backup", played())
-    monkeypatch.setattr(walarchiver.backup, "_PARTS_PER_RECORD", 3)
+    monkeypatch.setattr(walarchiver.backupparts, "PARTS_PER_RECORD", 3)
     folder, keys = tmp_path / "repository", tmp_path / "keys"
     folder.mkdir()
     keys.mkdir()

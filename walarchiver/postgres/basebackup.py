@@ -2,20 +2,23 @@
 
 Rules:
 - Bytes go to the sink as they come; nothing is spooled. A slow sink slows the server down.
-- The manifest is asked for with SHA-256: hashlib computes that with the interpreter lock released,
-  so a restore checks files on all cores. CRC32C has no fast form in the standard library.
+- The manifest is asked for with CRC-32C, which costs the server next to nothing: what proves a file is
+  our own `digests` part (filedigests.py, ADR ADRNUMBER).
+- An incremental backup is asked for by handing the server the manifest of the one before it (17 and later).
+- The server checks every page's checksum while it sends, where the cluster has them; it goes on to the end,
+  says which files, and then fails.
 - WAIT false: whether the WAL of the backup is archived is for the caller to see to.
 - TABLESPACE_MAP true, or tar streams of clusters with tablespaces could not be put back.
-- The server's complaints are raised as BackupFailed with its words.
+- The server's complaints are raised as BackupFailed, or what it is more exactly, with its words.
 
-Source: PostgreSQL documentation, "Streaming Replication Protocol", BASE_BACKUP.
+Source: PostgreSQL documentation, "Streaming Replication Protocol", BASE_BACKUP and UPLOAD_MANIFEST.
 """
 
 from __future__ import annotations
 
 import select
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,25 +28,42 @@ from psycopg.pq import abc
 
 from walarchiver.core.lsn import Lsn, parse_lsn
 from walarchiver.core.moment import CommitTime
-from walarchiver.errors import BackupFailed, DatabaseUnavailable
+from walarchiver.errors import (
+    BackupConnectionLost,
+    BackupFailed,
+    DatabaseUnavailable,
+    IncrementalUnavailable,
+    PageChecksumFailed,
+)
 from walarchiver.postgres.backupindex import StreamIndex, TablespaceStream
 from walarchiver.postgres.backuplabel import BackupLabel
 from walarchiver.postgres.connection import connected, conninfo, one_line
 from walarchiver.postgres.probe import server_clock
-from walarchiver.postgres.tarstream import TarReader
+from walarchiver.postgres.tarstream import TarMember, TarReader
 
 __all__ = ["BackupResult", "BackupSink", "TablespaceStream", "stream_base_backup"]
 
 BACKUP_LABEL = "backup_label"
 TABLESPACE_MAP = "tablespace_map"
+INCREMENTAL_VERSION = 170000
 _WAIT_MS = 1000
+_UPLOAD_BYTES = 1 << 16
+_SHUT_DOWN = ("57P01", "57P02", "57P03")
+"""SQLSTATE of a session that the server ends: shutdown, crash, not accepting yet."""
+_CORRUPTED = "XX001"
+_NOT_IN_STATE = "55000"
+_NOTICES_KEPT = 200
+RATE_KIB_MIN, RATE_KIB_MAX = 32, 1 << 20
+"""What MAX_RATE takes, in KiB a second (PostgreSQL documentation, BASE_BACKUP)."""
+_DATA, _PROGRESS, _ARCHIVE, _MANIFEST = b"dpnm"
 
 
 class BackupSink(Protocol):
     """Takes the backup's bytes, on the calling thread. What it raises ends the backup."""
 
-    def start_stream(self, stream: TablespaceStream) -> None:
-        """The bytes of this stream follow; the one before is complete."""
+    def start_stream(self, stream: TablespaceStream, members: Sequence[TarMember]) -> None:
+        """The bytes of this stream follow; the one before is complete. `members` grows: it has every
+        member whose header has passed, before `data` gets the header's last byte."""
         ...
 
     def data(self, chunk: bytes | memoryview) -> None:
@@ -82,12 +102,16 @@ def stream_base_backup(
     sink: BackupSink,
     progress: Callable[[int, int | None], None] = lambda _done, _total: None,
     on_start: Callable[[int], None] = lambda _timeline: None,
+    prior_manifest: bytes | None = None,
+    max_rate: int | None = None,
 ) -> BackupResult:
-    """Take one full backup; blocks until it has ended.
+    """Take one backup; blocks until it has ended.
 
     `progress(done, total)`: bytes, the total being the server's estimate. `on_start(timeline)` is
-    called before the first byte. Raises DatabaseUnavailable when the server cannot be reached,
-    BackupFailed with its message when it gives up, and whatever the sink raises.
+    called before the first byte. `prior_manifest`: of the backup that an incremental one is to build on.
+    `max_rate`: bytes a second that the server may send at most. Raises DatabaseUnavailable when the server
+    cannot be reached, BackupConnectionLost when it goes away, PageChecksumFailed, IncrementalUnavailable,
+    BackupFailed with its message when it gives up otherwise, and whatever the sink raises.
     """
     with connected(dsn) as sql:
         start_time = server_clock(sql)
@@ -95,17 +119,25 @@ def stream_base_backup(
     try:
         transfer = _Transfer(connection, sink, progress)
         connection.notice_handler = transfer.notice
-        connection.send_query(_command(label, checkpoint_fast, connection.server_version).encode())
-        transfer.run(on_start)
+        if prior_manifest is not None:
+            transfer.upload_manifest(prior_manifest)
+        command = _command(
+            label,
+            connection.server_version,
+            checkpoint_fast=checkpoint_fast,
+            incremental=prior_manifest is not None,
+            max_rate=max_rate,
+        )
+        transfer.run(command, on_start)
     except psycopg.Error as cause:
-        raise BackupFailed(f"the connection to PostgreSQL broke: {one_line(str(cause))}") from cause
+        raise BackupConnectionLost(f"the connection to PostgreSQL broke: {one_line(str(cause))}") from cause
     finally:
         connection.finish()
     try:
         with connected(dsn) as sql:
             stop_time = server_clock(sql)
     except DatabaseUnavailable as cause:
-        raise BackupFailed(f"the server was gone right after the backup: {cause.message}") from cause
+        raise BackupConnectionLost(f"the server was gone right after the backup: {cause.message}") from cause
     return transfer.result(start_time, stop_time)
 
 
@@ -119,18 +151,23 @@ def _connect(dsn: str) -> abc.PGconn:
     return connection
 
 
-def _command(label: str, checkpoint_fast: bool, server_version: int) -> str:
+def _command(
+    label: str, server_version: int, *, checkpoint_fast: bool, incremental: bool, max_rate: int | None
+) -> str:
     quoted = "'" + label.replace("'", "''") + "'"
+    kib = None if max_rate is None else min(max(max_rate // 1024, RATE_KIB_MIN), RATE_KIB_MAX)
     if server_version < 150000:
         fast = " FAST" if checkpoint_fast else ""
+        rate = "" if kib is None else f" MAX_RATE {kib}"
         return (
-            f"BASE_BACKUP LABEL {quoted} PROGRESS{fast} NOWAIT TABLESPACE_MAP "
-            "MANIFEST 'yes' MANIFEST_CHECKSUMS 'SHA256'"
+            f"BASE_BACKUP LABEL {quoted} PROGRESS{fast} NOWAIT{rate} TABLESPACE_MAP "
+            "MANIFEST 'yes' MANIFEST_CHECKSUMS 'CRC32C'"
         )
     speed = "fast" if checkpoint_fast else "spread"
+    further = ("" if kib is None else f", MAX_RATE {kib}") + (", INCREMENTAL" if incremental else "")
     return (
         f"BASE_BACKUP (LABEL {quoted}, CHECKPOINT '{speed}', WAIT false, PROGRESS, TABLESPACE_MAP true, "
-        "MANIFEST 'yes', MANIFEST_CHECKSUMS 'SHA256')"
+        f"MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C'{further})"
     )
 
 
@@ -157,18 +194,43 @@ class _Transfer:
         self._in_manifest = False
         self._start = self._stop = (Lsn(0), 0)
         self._notices: list[str] = []
+        self._incremental = False
+        self._reader = TarReader()
+        self._readable = select.poll()  # unlike select() it takes descriptors above 1023
+        self._readable.register(connection.socket, select.POLLIN)
 
     def notice(self, result: abc.PGresult) -> None:
-        self._notices.append(one_line(result.get_error_message()))
+        if len(self._notices) < _NOTICES_KEPT:
+            self._notices.append(one_line(result.get_error_message()))
 
-    def run(self, on_start: Callable[[int], None]) -> None:
+    def upload_manifest(self, manifest: bytes) -> None:
+        """Tell the server what the backup before this one held. Raises IncrementalUnavailable."""
+        if self._connection.server_version < INCREMENTAL_VERSION:
+            raise IncrementalUnavailable("PostgreSQL takes incremental backups from version 17 on")
+        self._incremental = True
+        self._connection.send_query(b"UPLOAD_MANIFEST")
+        self._check(self._result(), pq.ExecStatus.COPY_IN)
+        view = memoryview(manifest)
+        for at in range(0, len(view), _UPLOAD_BYTES):
+            while self._connection.put_copy_data(bytes(view[at : at + _UPLOAD_BYTES])) == 0:
+                self._flush()
+        while self._connection.put_copy_end() == 0:
+            self._flush()
+        while (result := self._result()) is not None:
+            if result.status != pq.ExecStatus.COMMAND_OK:
+                raise IncrementalUnavailable(
+                    f"PostgreSQL does not take the manifest of the backup before: {self._complaint(result)}"
+                )
+
+    def run(self, command: str, on_start: Callable[[int], None]) -> None:
+        self._connection.send_query(command.encode())
         self._start = self._position(self._rows())
         on_start(self._start[1])
         self._take_tablespaces(self._rows())
         if self._connection.server_version < 150000:
             self._copies_of_14()
         else:
-            self._copy(self._message)
+            self._one_copy()
         self._finish_stream()
         self._stop = self._position(self._rows())
         while (result := self._result()) is not None:
@@ -202,9 +264,12 @@ class _Transfer:
 
     # --- results ---------------------------------------------------------------------------------
 
-    def _result(self) -> abc.PGresult | None:
+    def _flush(self) -> None:
         while self._connection.flush() == 1:
             self._poll(select.POLLOUT)
+
+    def _result(self) -> abc.PGresult | None:
+        self._flush()
         while self._connection.is_busy():
             self._wait()
         return self._connection.get_result()
@@ -215,8 +280,24 @@ class _Transfer:
     def _check(self, result: abc.PGresult | None, wanted: pq.ExecStatus) -> abc.PGresult:
         if result is not None and result.status == wanted:
             return result
+        raise self._failure(result)
+
+    def _complaint(self, result: abc.PGresult | None) -> str:
         message = result.get_error_message() if result is not None else self._connection.get_error_message()
-        raise BackupFailed(one_line(message) or "PostgreSQL ended the backup without saying why")
+        return one_line(message) or "PostgreSQL ended the backup without saying why"
+
+    def _failure(self, result: abc.PGresult | None) -> BackupFailed:
+        """What it means that PostgreSQL answers with an error."""
+        message = self._complaint(result)
+        raw = None if result is None else result.error_field(pq.DiagnosticField.SQLSTATE)
+        state = (raw or b"").decode("ascii", "replace")
+        if self._connection.status == pq.ConnStatus.BAD or state in _SHUT_DOWN:
+            return BackupConnectionLost(message)
+        if state == _CORRUPTED:
+            return PageChecksumFailed("; ".join([message, *self._notices]))
+        if state == _NOT_IN_STATE and self._incremental and self._start[1] == 0:
+            return IncrementalUnavailable("; ".join([message, *self._notices]))
+        return BackupFailed(message)
 
     def _position(self, rows: abc.PGresult) -> tuple[Lsn, int]:
         return parse_lsn(_cell(rows, 0, 0) or ""), int(_cell(rows, 0, 1) or 0)
@@ -232,69 +313,72 @@ class _Transfer:
     # --- bytes -----------------------------------------------------------------------------------
 
     def _wait(self) -> None:
-        if self._poll(select.POLLIN):
+        if self._readable.poll(_WAIT_MS):
             self._connection.consume_input()
 
-    def _poll(self, events: int) -> bool:
-        poll = select.poll()  # unlike select() it takes descriptors above 1023
+    def _poll(self, events: int) -> None:
+        poll = select.poll()
         poll.register(self._connection.socket, events)
-        return bool(poll.poll(_WAIT_MS))
+        poll.poll(_WAIT_MS)
 
-    def _copy(self, take: Callable[[memoryview], None]) -> None:
-        """Hand every CopyData message of one COPY OUT to `take`."""
+    def _messages(self) -> Iterator[memoryview]:
+        """Every CopyData message of one COPY OUT."""
         self._check(self._result(), pq.ExecStatus.COPY_OUT)
+        receive, wait = self._connection.get_copy_data, self._wait
         while True:
-            length, data = self._connection.get_copy_data(1)
+            length, message = receive(1)
             if length > 0:
-                take(memoryview(data))
+                yield memoryview(message)
             elif length == 0:
-                self._wait()
+                wait()
             else:
                 return
 
-    def _message(self, message: memoryview) -> None:
+    def _one_copy(self) -> None:
         """PostgreSQL 15 and later: one COPY, the first byte of a message tells its kind."""
-        kind, body = bytes(message[:1]), message[1:]
-        if kind == b"d":
-            self._data(body)
-        elif kind == b"p":
-            (self._done,) = struct.unpack(">Q", body)
-            self._progress(self._done, self._total)
-        elif kind == b"n":
-            name, path, _rest = bytes(body).decode("utf-8", "surrogateescape").split("\0")
-            oid = name.partition(".")[0]
-            self._start_stream(int(oid) if path else 0, path or None)
-        elif kind == b"m":
-            self._start_manifest()
-        else:
-            raise BackupFailed(f"PostgreSQL sent a message of the unknown kind {kind!r}")
+        for message in self._messages():
+            kind, body = message[0], message[1:]
+            if kind == _DATA:
+                self._data(body)
+            elif kind == _PROGRESS:
+                (self._done,) = struct.unpack(">Q", body)
+                self._progress(self._done, self._total)
+            elif kind == _ARCHIVE:
+                name, path, _rest = bytes(body).decode("utf-8", "surrogateescape").split("\0")
+                oid = name.partition(".")[0]
+                self._start_stream(int(oid) if path else 0, path or None)
+            elif kind == _MANIFEST:
+                self._start_manifest()
+            else:
+                raise BackupFailed(f"PostgreSQL sent a message of the unknown kind {chr(kind)!r}")
 
     def _copies_of_14(self) -> None:
         """PostgreSQL 14: one COPY for each tablespace in the order announced, one for the manifest."""
         for oid, path in self._tablespaces:
             self._start_stream(oid, path)
-            self._copy(self._data_of_14)
+            for body in self._messages():
+                self._data(body)
+                self._done += len(body)
+                self._progress(self._done, self._total)
         self._start_manifest()
-        self._copy(self._data)
-
-    def _data_of_14(self, body: memoryview) -> None:
-        self._data(body)
-        self._done += len(body)
-        self._progress(self._done, self._total)
+        for body in self._messages():
+            self._data(body)
 
     def _data(self, body: memoryview) -> None:
         if self._in_manifest:
             self._manifest_bytes += len(body)
             self._sink.manifest(body)
         else:
-            self._streams[-1].reader.feed(body)
+            self._reader.feed(body)
             self._sink.data(body)
 
     def _start_stream(self, oid: int, path: str | None) -> None:
         self._finish_stream()
         stream = TablespaceStream(len(self._streams), oid, path)
-        self._streams.append(_Stream(stream))
-        self._sink.start_stream(stream)
+        started = _Stream(stream)
+        self._streams.append(started)
+        self._reader = started.reader
+        self._sink.start_stream(stream, self._reader.members)
 
     def _start_manifest(self) -> None:
         self._finish_stream()
@@ -302,7 +386,7 @@ class _Transfer:
 
     def _finish_stream(self) -> None:
         if self._streams:
-            self._streams[-1].reader.finish()
+            self._reader.finish()
 
 
 def _cell(rows: abc.PGresult, row: int, column: int) -> str | None:

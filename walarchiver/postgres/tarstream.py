@@ -114,6 +114,11 @@ class TarReader:
 
     def feed(self, chunk: bytes | bytearray | memoryview) -> None:
         """Take the next bytes. Raises MalformedObject at the first that make no sense."""
+        size = len(chunk)
+        if size <= self._skip and not self._wanted_left:  # in the middle of a file: nothing to look at
+            self._skip -= size
+            self.size += size
+            return
         view = memoryview(chunk)
         at = 0
         while at < len(view):
@@ -147,6 +152,7 @@ class TarReader:
         self.members.append(member)
         self._skip = -(-member.size // BLOCK) * BLOCK
         self._wanted = None
+        self._wanted_left = 0
         if member.path in self._keep and member.kind is MemberKind.FILE:
             if member.size > KEPT_BYTES_MAX:
                 raise MalformedObject(f"{member.path} in the tar stream has {member.size} bytes")
