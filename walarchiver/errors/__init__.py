@@ -62,6 +62,7 @@ from walarchiver.errors.bucketrestoring import (
     PinIncomplete,
     PinNotKept,
 )
+from walarchiver.errors.delta import DeltaDoubtful, DeltaForeign, DeltaWalUnarchived, TargetLocked
 from walarchiver.errors.doubting import (
     BadSignature,
     FetchInDoubt,
@@ -157,6 +158,9 @@ __all__ = [
     "CorruptSegment",
     "DatabaseUnavailable",
     "DeadlineExceeded",
+    "DeltaDoubtful",
+    "DeltaForeign",
+    "DeltaWalUnarchived",
     "EpochOutdated",
     "FetchInDoubt",
     "FileForbidden",
@@ -214,6 +218,7 @@ __all__ = [
     "TargetDirectoryInUse",
     "TargetDiskFull",
     "TargetInGap",
+    "TargetLocked",
     "ThrowawayFailed",
     "TimeAmbiguous",
     "TimeInFuture",
