@@ -10,9 +10,13 @@ Rules (docs/format.md "Proven absent"; PostgreSQL xlogarchive.c, RestoreArchived
   only by reading ahead, stops recovery too; the hint says how to reach the target without that file.
 - The catalog is asked in one snapshot, at the head that was just verified: another process may be
   making it anew meanwhile.
-- A file becomes visible under its final name only whole and verified: written beside, renamed.
+- A file becomes visible under its final name only whole and verified: written beside, renamed. It is not
+  synced: what a power cut takes is fetched again, and PostgreSQL checks every record that it replays.
   PostgreSQL uses one destination for everything, so of several requests for it only the newest may
   place its file: an older one's caller has gone away.
+- After a segment was served, the next ones on the plan's path (without a plan the recorded ones of the same
+  timeline) are fetched ahead (prefetch.py). That decides nothing: every ask is answered as if it were the
+  first.
 """
 
 from __future__ import annotations
@@ -24,21 +28,25 @@ import os
 import tempfile
 import threading
 import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from restore.core.plan import Plan
 from restore.core.policy import FIRST_TIMELINE_HISTORY, Absent, Doubt, FetchFacts, Serve, answer
-from restore.plainfile import write_plain
+from restore.plainfile import lay_plain
+from restore.prefetch import Fate, Prefetch, Window
 from walarchiver.catalog import Catalog, FileRecord
 from walarchiver.core.segment import (
     HistoryFile,
     PartialFile,
+    Segment,
     SegmentBytes,
     SegmentFile,
     WalFile,
     parse_wal_file,
 )
-from walarchiver.errors import FetchInDoubt, ProvenAbsent, Untrusted
+from walarchiver.errors import FetchInDoubt, ProvenAbsent, Untrusted, WalarchiverError
 from walarchiver.ledger import Ledger
 from walarchiver.repository import Repository
 
@@ -46,6 +54,9 @@ READ_AHEAD_HINT = (
     "The target lies before this file: set `recovery_prefetch = off` in postgresql.auto.conf and start "
     "PostgreSQL again; it then asks for nothing behind the target."
 )
+
+
+NO_WINDOW = Window(files=0)
 
 
 class Fetcher:
@@ -59,8 +70,11 @@ class Fetcher:
         segment_size: SegmentBytes,
         plan: Plan | None,
         spool: Path | None = None,
+        window: Window = NO_WINDOW,
+        count: Callable[[Fate], None] = lambda _fate: None,
     ) -> None:
-        """`spool`: a folder on the destination's file system, outside pg_wal."""
+        """`spool`: a folder on the destination's file system, outside pg_wal; without one, and without a
+        window, nothing is fetched ahead. `count` is told what became of each file that was."""
         self._repository = repository
         self._ledger = ledger
         self._size = segment_size
@@ -69,6 +83,17 @@ class Fetcher:
         self._lock = threading.Lock()
         self._requests = itertools.count()
         self._newest: dict[Path, int] = {}
+        self._window = window
+        self._ahead: Prefetch | None = None
+        if spool is not None and window.files:
+            self._ahead = Prefetch(self._lay, spool, window=window, count=count)
+        self._last_asked: Segment | None = None
+
+    def close(self) -> None:
+        """Remove what was fetched ahead, and fetch nothing ahead any more."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.close()
 
     @property
     def _catalog(self) -> Catalog:
@@ -89,7 +114,7 @@ class Fetcher:
                 case Serve(read_ahead):
                     assert record is not None
                     try:
-                        self._place(record, destination, request)
+                        self._serve(file, record, destination, request)
                     except Untrusted as error:
                         if read_ahead:
                             raise type(error)(error.message, hint=READ_AHEAD_HINT) from error
@@ -145,6 +170,77 @@ class Fetcher:
             return False
         return self._catalog.superseded_since(record.name, self._plan.ledger)
 
+    def _serve(self, file: WalFile, record: FileRecord, destination: Path, request: int) -> None:
+        """From what was fetched ahead, or now; and have the next ones fetched."""
+        segment = file.segment if isinstance(file, SegmentFile) else None
+        ready = self._taken_ahead(record, destination)
+        if ready is not None and self._place_ready(ready, record, destination, request):
+            self._look_ahead(segment)
+        else:
+            self._look_ahead(segment)
+            self._place(record, destination, request)
+
+    def _taken_ahead(self, record: FileRecord, destination: Path) -> Path | None:
+        ahead, spool = self._ahead, self._spool
+        if ahead is None or spool is None:
+            return None
+        try:
+            spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if spool.stat().st_dev != destination.parent.stat().st_dev:
+                self._no_spool()
+                return None
+        except OSError:
+            return None
+        return ahead.take(record)
+
+    def _place_ready(self, ready: Path, record: FileRecord, destination: Path, request: int) -> bool:
+        """False when it cannot be had from there; then it is fetched, which says why if that fails, too."""
+        try:
+            self._move(ready, record, destination, request)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                self._no_spool()
+            return False
+        finally:
+            with contextlib.suppress(OSError):
+                ready.unlink(missing_ok=True)
+        return True
+
+    def _no_spool(self) -> None:
+        """pg_wal may be a link to another file system: then only beside the target works."""
+        self._spool = None
+        self.close()
+
+    def _look_ahead(self, segment: Segment | None) -> None:
+        """Order what recovery is going to ask next; going backwards (pg_rewind does) tells nothing."""
+        ahead = self._ahead
+        if segment is None or ahead is None:
+            return
+        last, self._last_asked = self._last_asked, segment
+        if last is not None and segment.number < last.number:
+            return
+        try:
+            ahead.order(list(self._next(segment, ahead.known)))
+        except WalarchiverError:  # the next ask meets it itself
+            return
+
+    def _next(self, segment: Segment, known: Mapping[str, FileRecord]) -> Iterator[FileRecord]:
+        """The records of the segments behind `segment`, up to the window or the first that is not there."""
+        for number in range(segment.number + 1, segment.number + 1 + self._window.files_of(self._size)):
+            following = Segment(segment.timeline, number)
+            if self._plan is not None:
+                if number > self._plan.last:
+                    return
+                following = self._plan.segment(number)
+            name = following.name(self._size)
+            record = known.get(name) or self._catalog.file(name)
+            if record is None:
+                return
+            yield record
+
+    def _lay(self, record: FileRecord, out: BinaryIO) -> None:
+        lay_plain(self._repository, self._ledger.system, record, out)
+
     def _place(self, record: FileRecord, destination: Path, request: int) -> None:
         """Write beside, verify, rename. Raises FetchInDoubt when the file system does not let us."""
         spool = self._spool if self._spool is not None else destination.parent
@@ -155,7 +251,7 @@ class Fetcher:
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
-                # pg_wal may be a link to another file system: then only beside the target works.
+                self._no_spool()
                 self._write_and_rename(record, destination.parent, destination, request)
         except OSError as error:
             raise FetchInDoubt(
@@ -168,16 +264,20 @@ class Fetcher:
             temporary = _beside(folder, destination)
         try:
             with temporary.open("wb") as out:
-                write_plain(self._repository, self._ledger.system, record, out)
-            owner = destination.parent.stat()
-            if os.geteuid() == 0 and owner.st_uid != 0:
-                os.chown(temporary, owner.st_uid, owner.st_gid)
-            with self._lock:
-                self._check_newest(record, destination, request)
-                temporary.rename(destination)
+                self._lay(record, out)
+            self._move(temporary, record, destination, request)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
+
+    def _move(self, made: Path, record: FileRecord, destination: Path, request: int) -> None:
+        """Give a whole, verified file to PostgreSQL."""
+        owner = destination.parent.stat()
+        if os.geteuid() == 0 and owner.st_uid != 0:
+            os.chown(made, owner.st_uid, owner.st_gid)
+        with self._lock:
+            self._check_newest(record, destination, request)
+            made.rename(destination)
 
     def _check_newest(self, record: FileRecord, destination: Path, request: int) -> None:
         if self._newest.get(destination) != request:

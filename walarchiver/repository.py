@@ -4,7 +4,8 @@ Rules (docs/format.md, "Keys and trust", "Reads"):
 - Root → keyring → signer's role → ledger → object: nothing is believed before what vouches for it.
 - A record's version id is a hint. Any version of the key whose bytes have the recorded SHA-256 is
   the object: hint first, then the latest, then all. A missing object that the ledger records is an
-  error, never an absence.
+  error, never an absence. Who compares the plain bytes with the record (restore/plainfile.py) may open
+  the likeliest version first, and ask for the SHA-256 only when that does not give them (ADR 0020).
 - Epoch keys are opened with the identities at hand; the valid revision is the highest one that
   verifies, and revision 0 must be the one that the ledger records. Without an identity nothing can
   be read (and nothing needs to be, to archive).
@@ -16,20 +17,18 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from walarchiver.catalog import Catalog, FileRecord
 from walarchiver.core.objectname import (
     CLUSTERS_PREFIX,
-    KEYRING_PREFIX,
     cluster_of,
     epoch_key_prefix,
-    keyring_key,
     parse_epoch_key_name,
     repo_key,
 )
 from walarchiver.errors import (
     KeyMissing,
-    KeyringBroken,
     LedgerBroken,
     NoRepository,
     ObjectDamaged,
@@ -41,16 +40,20 @@ from walarchiver.errors import (
 )
 from walarchiver.format.epoch import EPOCH_OBJECT_BYTES_MAX, EpochKeyObject, verify_epoch_object
 from walarchiver.format.header import Expected, Header
-from walarchiver.format.keyring import KEYRING_BYTES_MAX, Keyring, parse_keyring, verify_keyrings
+from walarchiver.format.keyring import Keyring
 from walarchiver.format.mark import MARK_BYTES_MAX, parse_mark
 from walarchiver.format.records import BackupPart, ClusterRecord, StoredObject
-from walarchiver.format.seal import open_sealed
+from walarchiver.format.seal import open_sealed, sealed_views
+from walarchiver.keyringstore import check_home, read_keyrings, vouched_mark
 from walarchiver.keys.epochs import open_epoch
 from walarchiver.ledger import Ledger, Writer
 from walarchiver.log import get_log
 from walarchiver.ports import Identity, ObjectStore, StoredVersion
 
 log = get_log("repository")
+
+Body: TypeAlias = "bytes | bytearray"
+"""What the store gives."""
 
 
 @dataclass
@@ -83,9 +86,9 @@ class Repository:
         except Untrusted:
             parse_mark(raw)  # another format says so itself
             raise
-        raw = _vouched_mark(store, raw, keyrings)
+        raw = vouched_mark(store, raw, keyrings)
         repo, mark = parse_mark(raw).repo, hashlib.sha256(raw).hexdigest()
-        _check_home(store, keyrings, repo, mark)
+        check_home(store, keyrings, repo, mark)
         return cls(store, repo, root, keyrings, mark, tuple(identities))
 
     def known(self) -> Mapping[int, Keyring]:
@@ -95,7 +98,7 @@ class Repository:
     def refresh(self) -> Mapping[int, Keyring]:
         """Read the keyrings again. Raises KeyringBroken, StoreUnavailable."""
         keyrings = read_keyrings(self.store, root=self.root)
-        _check_home(self.store, keyrings, self.repo, self.mark)
+        check_home(self.store, keyrings, self.repo, self.mark)
         self.keyrings = keyrings
         return self.keyrings
 
@@ -244,9 +247,20 @@ class Repository:
                 f"key object {found.epoch}.{found.revision} is not the one that the ledger records"
             )
 
-    def stored_bytes(self, obj: StoredObject) -> bytes:
+    def stored_bytes(self, obj: StoredObject) -> Body:
         """The stored body that a record vouches for. Raises ObjectMissing, ObjectDamaged."""
+        for body in self.bodies(obj):
+            if has_recorded_bytes(obj, body):
+                return body
+        raise ObjectDamaged(f"no version of {obj.key} has the bytes that the ledger recorded")
+
+    def bodies(self, obj: StoredObject) -> Iterator[Body]:
+        """Every stored body of the recorded length, the likeliest first; none of them is proven.
+
+        Raises ObjectMissing, ObjectDamaged when there is none at all.
+        """
         problem: WalarchiverError | None = None
+        found = False
         for version_id in self._candidate_versions(obj):
             try:
                 body = self.store.get(obj.key, version_id=version_id, bytes_max=obj.stored_len)
@@ -260,10 +274,14 @@ class Repository:
                 continue
             if body is None:
                 continue
-            if len(body) == obj.stored_len and hashlib.sha256(body).hexdigest() == obj.stored_sha256:
-                return body
-            problem = ObjectDamaged(f"no version of {obj.key} has the bytes that the ledger recorded")
-        raise problem or ObjectMissing(f"{obj.key} is recorded in the ledger but is not in {self.store.url}")
+            if len(body) == obj.stored_len:
+                found = True
+                yield body
+            else:
+                problem = ObjectDamaged(f"no version of {obj.key} has the bytes that the ledger recorded")
+        if not found:
+            missing = f"{obj.key} is recorded in the ledger but is not in {self.store.url}"
+            raise problem or ObjectMissing(missing)
 
     def _candidate_versions(self, obj: StoredObject) -> Iterator[str | None]:
         tried: set[str | None] = set()
@@ -280,24 +298,32 @@ class Repository:
     def plain(self, obj: StoredObject, expect: Expected) -> Iterator[bytes]:
         """The plain bytes of a sealed object, verified; complete only when the iteration ends."""
 
-        def key_of(header: Header) -> bytes:
-            return self.epoch_key(header.system, header.epoch)
+        yield from open_sealed(self._key_of, (self.stored_bytes(obj),), expect)
 
-        yield from open_sealed(key_of, (self.stored_bytes(obj),), expect)
+    def opened(self, body: Body, expect: Expected) -> Iterator[memoryview]:
+        """The plain bytes of a stored body that need not be the recorded one; each view is valid until the
+        next. The caller compares length and digest with what the ledger records."""
+        yield from sealed_views(self._key_of, (body,), expect)
+
+    def _key_of(self, header: Header) -> bytes:
+        return self.epoch_key(header.system, header.epoch)
+
+    def expected(self, system: str, record: FileRecord, part: int) -> Expected:
+        """What the header of one part of a WAL file has to say."""
+        return Expected(
+            kind=record.kind,
+            repo=self.repo,
+            system=system,
+            name=record.name,
+            tli=int(record.name[:8], 16),
+            part=part,
+            parts=len(record.objects),
+        )
 
     def plain_file(self, system: str, record: FileRecord) -> Iterator[bytes]:
         """The plain bytes of a WAL file, part after part; the caller checks length and digest."""
         for part, obj in enumerate(record.objects):
-            expect = Expected(
-                kind=record.kind,
-                repo=self.repo,
-                system=system,
-                name=record.name,
-                tli=int(record.name[:8], 16),
-                part=part,
-                parts=len(record.objects),
-            )
-            yield from self.plain(obj, expect)
+            yield from self.plain(obj, self.expected(system, record, part))
 
     def plain_part(self, system: str, backup: str, part: BackupPart) -> Iterator[bytes]:
         """The plain bytes of one part of a base backup."""
@@ -305,70 +331,9 @@ class Repository:
         yield from self.plain(part.object, expect)
 
 
-def _vouched_mark(store: ObjectStore, latest: bytes, keyrings: Mapping[int, Keyring]) -> bytes:
-    """The bytes of `v1/REPO` that the keyrings name, in any of its versions; the latest, when none is named.
-
-    Raises ObjectDamaged.
-    """
-    named = {ring.mark for ring in keyrings.values() if ring.mark is not None}
-    if not named:
-        return latest
-    for body in (latest, *_bodies(store, repo_key(), MARK_BYTES_MAX)):
-        if named == {hashlib.sha256(body).hexdigest()}:
-            return body
-    raise ObjectDamaged(f"{repo_key()} in {store.url} is not the mark that the keyrings name")
-
-
-def _check_home(store: ObjectStore, keyrings: Mapping[int, Keyring], repo: str, mark: str) -> None:
-    """Raises KeyringBroken unless every keyring is of this repository and names no other mark."""
-    if any(ring.repo != repo or ring.mark not in (None, mark) for ring in keyrings.values()):
-        raise KeyringBroken(f"the keyring in {store.url} belongs to another repository")
-
-
-def read_keyrings(store: ObjectStore, *, root: bytes) -> dict[int, Keyring]:
-    """Every keyring, verified from the pinned root. Raises KeyringBroken."""
-    chains: list[list[bytes]] = [[]]
-    while bodies := _bodies(store, keyring_key(len(chains[0]) + 1)):
-        number = len(chains[0]) + 1
-        chains = [[*chain, body] for chain in chains for body in bodies if _follows(chain, body)]
-        if not chains:
-            raise KeyringBroken(f"nothing at {keyring_key(number)} follows keyring {number - 1}")
-    if chains == [[]]:
-        raise KeyringBroken(f"{store.url} has no keyring below {KEYRING_PREFIX}")
-    good, problem = [], None
-    for chain in chains:
-        try:
-            good.append(verify_keyrings(root, chain))
-        except Untrusted as error:
-            problem = error
-    if len(good) > 1:
-        raise KeyringBroken(f"{store.url} has {len(good)} different keyring chains that verify")
-    if problem is not None and not good:
-        raise problem
-    (keyrings,) = good
-    return keyrings
-
-
-def _bodies(store: ObjectStore, key: str, bytes_max: int = KEYRING_BYTES_MAX) -> list[bytes]:
-    """The distinct contents of a name's versions; b"" for one that is too long."""
-    found: set[bytes] = set()
-    for version in store.list_versions(key):
-        if version.key == key and not version.is_delete_marker:
-            long = version.size > bytes_max
-            body = b"" if long else store.get(key, version_id=version.version_id, bytes_max=bytes_max)
-            if body is not None:
-                found.add(body)
-    return sorted(found)
-
-
-def _follows(chain: Sequence[bytes], body: bytes) -> bool:
-    """Whether `body` is a keyring that names the last one of `chain` as the one before."""
-    try:
-        keyring = parse_keyring(body)
-    except Untrusted:
-        return False
-    before = parse_keyring(chain[-1]).sha256 if chain else None
-    return (keyring.n, keyring.prev) == (len(chain) + 1, before)
+def has_recorded_bytes(obj: StoredObject, body: Body) -> bool:
+    """Whether a stored body is the one that a record vouches for."""
+    return len(body) == obj.stored_len and hashlib.sha256(body).hexdigest() == obj.stored_sha256
 
 
 def first_cluster(records: Iterable[ClusterRecord], system: str) -> ClusterRecord:

@@ -89,8 +89,8 @@ MUTATIONS = (
         5,
         "takes stored bytes that are not the recorded ones",
         "walarchiver/repository.py",
-        "if len(body) == obj.stored_len and hashlib.sha256(body).hexdigest() == obj.stored_sha256:",
-        "if len(body) == obj.stored_len:",
+        "return len(body) == obj.stored_len and hashlib.sha256(body).hexdigest() == obj.stored_sha256",
+        "return len(body) == obj.stored_len",
         (
             "tests/simulation/test_repository.py::"
             "test_a_damaged_newest_version_is_passed_over_for_the_genuine_one",

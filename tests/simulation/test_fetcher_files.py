@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from walarchiver.errors import (
     ProvenAbsent,
     WalarchiverError,
 )
+from walarchiver.format.header import Expected
 
 
 class Killed(BaseException):
@@ -33,19 +34,19 @@ class Killed(BaseException):
 def test_a_kill_in_the_middle_leaves_nothing_under_the_final_name(
     scene: Scene, seen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain_file = scene.process.repository.plain_file
+    opened = scene.process.repository.opened
     visible: list[bool] = []
 
-    def dying(system: str, record: object) -> object:
+    def dying(body: bytes, expect: Expected) -> Iterator[memoryview]:
         done = 0
-        for chunk in plain_file(system, record):  # type: ignore[arg-type]
+        for chunk in opened(body, expect):
             visible.append(scene.destination.exists())  # kill -9 would leave it like this
             if done >= seen:
                 raise Killed
             done += len(chunk)
             yield chunk
 
-    monkeypatch.setattr(scene.process.repository, "plain_file", dying)
+    monkeypatch.setattr(scene.process.repository, "opened", dying)
     with pytest.raises(Killed):
         scene.fetch(name_of(1))
     assert visible and not any(visible)
@@ -59,7 +60,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_request(scene: Scene)
     unlink = Path.unlink
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "unlink", lambda _path, missing_ok=False: None)
-        patch.setattr(restore.fetcher, "write_plain", _raise(Killed()))
+        patch.setattr(restore.fetcher, "lay_plain", _raise(Killed()))
         with pytest.raises(Killed):
             fetcher.fetch(name_of(1), scene.destination)
     assert unlink is Path.unlink
@@ -113,7 +114,7 @@ def test_a_spool_on_another_file_system_falls_back_to_the_targets_folder(
 
 def test_a_full_or_forbidden_file_system_is_doubt(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        restore.fetcher, "write_plain", _raise(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        restore.fetcher, "lay_plain", _raise(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     )
     with pytest.raises(FetchInDoubt, match="No space left"):
         scene.fetch(name_of(1))

@@ -23,9 +23,10 @@ from walarchiver.errors import (
 )
 from walarchiver.format.keyring import Keyring, parse_keyring, sign_keyring
 from walarchiver.format.signed import Signer
+from walarchiver.keyringstore import read_keyrings
 from walarchiver.keys.init import member_of, prepare_repository, write_repository
 from walarchiver.keys.keyfile import KeyFile, KeyRole
-from walarchiver.repository import Repository, read_keyrings
+from walarchiver.repository import Repository
 from walarchiver.storage.memory import MemoryStore
 
 

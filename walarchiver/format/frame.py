@@ -2,21 +2,28 @@
 
 Rules (docs/format.md, section 3; layout in RFC 8878, section 3.1.1):
 - Exactly one frame with content size, checksum, no dictionary and a window of at most 8 MiB.
-- A block gives at most 128 KiB, so output is bounded by what was fed, whatever it claims.
-- `finish` raises unless the frame ended and nothing followed.
+- Where the frame ends is read from its blocks, before any byte of them is decompressed: what lies behind it
+  never reaches the decompressor.
+- Output is at most one small buffer at a time, whatever the input claims, and ends at the announced size.
+- A frame counts only when it has ended, nothing followed, and its checksum was compared. zstd reads the
+  checksum after it has given every byte, so it is asked until it has nothing more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import IO, cast
 
 import zstandard
 
 from walarchiver.errors import ObjectDamaged
 
 WINDOW_BYTES_MAX = 1 << 23
+PIECE_BYTES_MAX = 128 << 10
+"""Plain bytes given at a time: they are still in the cache when they are hashed and written."""
 _MAGIC = b"\x28\xb5\x2f\xfd"
 _FRAME_HEADER_MAX = 18
+_BLOCK_HEADER = 3
 _CHECKSUM_BYTES = 4
 _RLE, _RESERVED = 1, 3
 
@@ -38,38 +45,77 @@ def _facts(head: bytes) -> zstandard.FrameParameters:
     return facts
 
 
-class FrameReader:
-    """Decompresses one frame of `raw` plain bytes, pushed in as it arrives."""
+def frame_views(raw: int, source: Iterable[bytes]) -> Iterator[memoryview]:
+    """The plain bytes of the one frame in `source`, which are `raw`; each view is valid until the next.
 
-    def __init__(self, raw: int) -> None:
+    Raises ObjectDamaged, at the latest at the end; what `source` raises passes through.
+    """
+    frame = _Frame(raw, iter(source))
+    reader = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX).stream_reader(
+        cast("IO[bytes]", frame)  # only read() is called
+    )
+    buffer = memoryview(bytearray(min(PIECE_BYTES_MAX, raw + 1)))
+    given = 0
+    while length := _filled(reader, buffer):
+        given += length
+        if given > raw:
+            raise ObjectDamaged(f"zstd frame gives more than the {raw} bytes announced")
+        yield buffer[:length]
+    frame.end()
+    if given != raw:
+        raise ObjectDamaged(f"zstd frame ends after {given} of {raw} bytes")
+
+
+def _filled(reader: zstandard.ZstdDecompressionReader, buffer: memoryview) -> int:
+    try:
+        return reader.readinto(buffer)
+    except zstandard.ZstdError as error:
+        raise ObjectDamaged("zstd frame is damaged") from error
+
+
+class _Frame:
+    """The stored bytes of a frame as a file to read, followed block by block up to its end."""
+
+    def __init__(self, raw: int, source: Iterator[bytes]) -> None:
         self._raw = raw
-        self._given = 0
-        self._pending = bytearray()
-        self._frame: zstandard.ZstdDecompressionObj | None = None
-        self._last_block = False
+        self._source = source
+        self._head: bytes | None = b""
+        """What is there of the frame's header, until it was judged."""
+        self._left = 0
+        """Bytes up to the next block header, or up to the end of the frame."""
+        self._header = b""
+        """What is there of a block header that is cut in two."""
+        self._last = False
         self._ended = False
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The plain bytes that `data` completes, in pieces. Raises ObjectDamaged."""
-        self._pending += data
-        if self._frame is None and len(self._pending) >= _FRAME_HEADER_MAX:
-            yield from self._begin()
-        if self._frame is not None:
-            yield from self._blocks()
+    def read(self, _size: int = -1) -> bytes:
+        """The next bytes of the frame; empty when there are no more."""
+        for piece in self._source:
+            if self._head is not None:
+                piece = self._head = self._head + piece
+                if len(piece) < _FRAME_HEADER_MAX:
+                    continue
+                self._begin(piece)
+            self._follow(piece)
+            if piece:
+                return piece
+        if self._head is not None:  # a short one: header and one small block may fit in fewer bytes
+            piece = self._head
+            self._begin(piece)
+            self._follow(piece)
+            return piece
+        return b""
 
-    def finish(self) -> Iterator[bytes]:
-        """The rest; raises ObjectDamaged unless all of the frame and nothing else was fed."""
-        if self._frame is None:  # a short frame: header and one small block fit in 18 bytes
-            yield from self._begin()
-            yield from self._blocks()
-        whole = self._ended and self._frame is not None and self._frame.eof
-        if not whole or self._pending or self._given != self._raw:
-            raise ObjectDamaged(f"zstd frame ends after {self._given} of {self._raw} bytes")
+    def end(self) -> None:
+        """Raises ObjectDamaged unless the whole frame was read and nothing is behind it."""
+        while self.read():
+            pass
+        if not self._ended:
+            raise ObjectDamaged(f"zstd frame of {self._raw} bytes is cut off")
 
-    def _begin(self) -> Iterator[bytes]:
-        head = bytes(self._pending[:_FRAME_HEADER_MAX])
+    def _begin(self, piece: bytes) -> None:
+        head = piece[:_FRAME_HEADER_MAX]
         facts = _facts(head)
-        length = zstandard.frame_header_size(head)
         if facts.content_size != self._raw:
             raise ObjectDamaged(f"zstd frame of {facts.content_size} bytes, {self._raw} announced")
         if not facts.has_checksum or facts.dict_id or facts.window_size > WINDOW_BYTES_MAX:
@@ -77,39 +123,31 @@ class FrameReader:
                 f"zstd frame with checksum {facts.has_checksum}, dictionary {facts.dict_id}, "
                 f"window {facts.window_size} is not allowed"
             )
-        self._frame = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX).decompressobj()
-        yield from self._decompress(length)
+        self._head = None
+        self._left = zstandard.frame_header_size(head)
 
-    def _blocks(self) -> Iterator[bytes]:
-        while not self._ended:
-            if self._last_block:
-                wanted = _CHECKSUM_BYTES
-            elif len(self._pending) < 3:
-                return
-            else:
-                head = int.from_bytes(self._pending[:3], "little")
-                kind, size = head >> 1 & 3, head >> 3
-                if kind == _RESERVED:
-                    raise ObjectDamaged("zstd block of a reserved type")
-                wanted = 3 + (1 if kind == _RLE else size)
-            if len(self._pending) < wanted:
-                return
-            self._ended = self._last_block
-            self._last_block = self._last_block or bool(self._pending[0] & 1)
-            yield from self._decompress(wanted)
-        if self._pending:
-            raise ObjectDamaged("bytes behind the zstd frame")
+    def _follow(self, piece: bytes) -> None:
+        """Step over the blocks in `piece`. Raises ObjectDamaged."""
+        at, end = 0, len(piece)
+        while at < end:
+            if self._left:
+                step = min(self._left, end - at)
+                self._left -= step
+                at += step
+                self._ended = self._last and not self._left
+                continue
+            if self._ended:
+                raise ObjectDamaged("bytes behind the zstd frame")
+            taken = piece[at : at + _BLOCK_HEADER - len(self._header)]
+            self._header += taken
+            at += len(taken)
+            if len(self._header) == _BLOCK_HEADER:
+                self._block(int.from_bytes(self._header, "little"))
+                self._header = b""
 
-    def _decompress(self, length: int) -> Iterator[bytes]:
-        assert self._frame is not None
-        piece = bytes(memoryview(self._pending)[:length])
-        del self._pending[:length]
-        try:
-            plain = self._frame.decompress(piece)
-        except zstandard.ZstdError as error:
-            raise ObjectDamaged("zstd frame is damaged") from error
-        self._given += len(plain)
-        if self._given > self._raw:
-            raise ObjectDamaged(f"zstd frame gives more than the {self._raw} bytes announced")
-        if plain:
-            yield plain
+    def _block(self, head: int) -> None:
+        kind, size = head >> 1 & 3, head >> 3
+        if kind == _RESERVED:
+            raise ObjectDamaged("zstd block of a reserved type")
+        self._last = bool(head & 1)
+        self._left = (1 if kind == _RLE else size) + (_CHECKSUM_BYTES if self._last else 0)

@@ -21,7 +21,7 @@ from walarchiver.format.canonical import canonical_json, parse_object
 from walarchiver.format.chain import Accepted, ChainState, Void
 from walarchiver.format.entry import ENTRY_BYTES_MAX
 from walarchiver.format.fields import Fields
-from walarchiver.format.frame import FrameReader, announced_bytes
+from walarchiver.format.frame import announced_bytes, frame_views
 
 ROLLUP_BYTES_MAX = 64 << 20
 """The most that a roll-up has, stored and unpacked alike."""
@@ -72,7 +72,8 @@ def split_rollup(
     content_bytes = announced_bytes(stored)
     if content_bytes > ROLLUP_BYTES_MAX:
         raise MalformedObject(f"roll-up of {content_bytes} bytes")
-    content = _Content(_unpacked(stored, content_bytes))
+    pieces = (stored[start : start + _PIECE_BYTES] for start in range(0, len(stored), _PIECE_BYTES))
+    content = _Content(frame_views(content_bytes, pieces))
     line = content.line()
     lengths = _lengths(line, repo=repo, system=system, first=first, block=block)
     if len(line) + 1 + sum(lengths) != content_bytes:
@@ -108,17 +109,10 @@ def judge_rollup(
         raise Untrusted(f"roll-up from entry {first}: nothing vouches for its last entry")
 
 
-def _unpacked(stored: bytes, content_bytes: int) -> Iterator[bytes]:
-    frame = FrameReader(content_bytes)
-    for start in range(0, len(stored), _PIECE_BYTES):
-        yield from frame.feed(stored[start : start + _PIECE_BYTES])
-    yield from frame.finish()
-
-
 class _Content:
     """The unpacked bytes, taken from the front; no more of them is held than asked for and a block."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
+    def __init__(self, pieces: Iterator[memoryview]) -> None:
         self._pieces = pieces
         self._held = bytearray()
 

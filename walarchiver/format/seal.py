@@ -24,7 +24,7 @@ from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encr
 from cryptography.exceptions import InvalidTag
 
 from walarchiver.errors import MalformedObject, ObjectDamaged
-from walarchiver.format.frame import FrameReader
+from walarchiver.format.frame import frame_views
 from walarchiver.format.header import PREFIX_BYTES, Expected, Header, header_length, parse_header
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
@@ -133,9 +133,19 @@ def seal_whole(key: bytes, header: Header, plain: Buffer, *, params: ZstdParams 
 
 
 def open_sealed(
-    key_of: Callable[[Header], bytes], stored: Iterable[bytes], expect: Expected
+    key_of: Callable[[Header], bytes], stored: Iterable[Buffer], expect: Expected
 ) -> Iterator[bytes]:
     """The plain bytes of a sealed object, in pieces of at most 128 KiB, as `stored` arrives.
+
+    As `sealed_views`, but the pieces may be kept.
+    """
+    return map(bytes, sealed_views(key_of, stored, expect))
+
+
+def sealed_views(
+    key_of: Callable[[Header], bytes], stored: Iterable[Buffer], expect: Expected
+) -> Iterator[memoryview]:
+    """The plain bytes of a sealed object, each view valid until the next one is asked for.
 
     `key_of` gives the epoch key for a header that agrees with `expect`. Nothing may be published
     before the iterator has ended: truncation shows only there. Raises MalformedObject (not a
@@ -147,19 +157,24 @@ def open_sealed(
     header = parse_header(beginning[PREFIX_BYTES:])
     expect.check(header)
     decryptor = Cobblestone256Decryptor(key_of(header), hashlib.sha256(beginning).digest())
-    frame = FrameReader(header.raw)
-    for piece in _then(rest, source):
+    yield from frame_views(header.raw, _opened(decryptor, header.name, _then(rest, source)))
+
+
+def _opened(
+    decryptor: Cobblestone256Decryptor, name: str, stream: Iterable[bytes | memoryview]
+) -> Iterator[bytes]:
+    """What is in the authenticated stream; it has ended well only when the iterator has."""
+    for piece in stream:
         try:
             opened = decryptor.update(piece)
         except InvalidTag as error:
-            raise ObjectDamaged(f"{header.name!r}: sealed stream does not verify") from error
-        yield from frame.feed(opened)
+            raise ObjectDamaged(f"{name!r}: sealed stream does not verify") from error
+        yield opened
     try:
         opened = decryptor.finalize()
     except InvalidTag as error:
-        raise ObjectDamaged(f"{header.name!r}: sealed stream is cut off or damaged at its end") from error
-    yield from frame.feed(opened)
-    yield from frame.finish()
+        raise ObjectDamaged(f"{name!r}: sealed stream is cut off or damaged at its end") from error
+    yield opened
 
 
 def _beginning(source: Iterator[memoryview]) -> tuple[bytes, bytes]:
