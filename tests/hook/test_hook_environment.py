@@ -18,6 +18,8 @@ from tests.hook.conftest import COMPILED, REPOSITORY, InstalledHook, ServerMaker
 from tests.hook.test_hook import DONE, NAME
 from walarchiver import hook as hook_module
 from walarchiver.errors import all_errors
+from walarchiver.operate.findings import Level
+from walarchiver.operate.hooktrial import hook_variant
 
 
 @only_python
@@ -156,6 +158,16 @@ def test_the_environment_cannot_inject_code(hook: InstalledHook, fake_server: Se
     hook.environment |= {"PYTHONPATH": str(hook.cwd), "PYTHONSTARTUP": "/nonexistent"}
     assert hook.run("push", "x") == (0, "")
     assert hook.run("fetch", NAME, "x")[0] == 200
+
+
+def test_doctor_tells_which_hook_archive_command_runs(hook: InstalledHook) -> None:
+    (told,) = hook_variant(f"'{hook.launcher}' --cluster shop push %p")
+    if hook.variant == COMPILED:
+        assert (told.level, told.text) == (Level.OK, f"compiled: {hook.launcher}")
+    else:
+        assert told.level is Level.WARN
+        assert told.text.startswith(f"Python: {hook.launcher} ") and "compiler" in told.next_step
+    assert list(hook_variant("/nowhere/walarchiver-hook push %p")) == []
 
 
 def _dead_socket(path: Path) -> None:

@@ -62,6 +62,7 @@ def test_a_sound_host_has_no_failure_and_every_part_is_looked_at(scenes: Scenes)
             "disk pg_wal",
             "backlog",
             "wal scan",
+            "hook program",
             "state",
             "main read",
             "main list",

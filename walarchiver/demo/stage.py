@@ -140,8 +140,10 @@ class Stage:
         library.mkdir(parents=True, exist_ok=True)
         self.hook.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(walarchiver.hook.__file__, library / "hook.py")
-        shutil.copyfile(launcher, self.hook)
-        self.hook.chmod(0o755)
+        copied = self.hook.with_name("new-hook")
+        shutil.copyfile(launcher, copied)
+        copied.chmod(0o755)
+        copied.replace(self.hook)  # it may be running: a program's file cannot be written over
 
     # --- the program -----------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from walarchiver.operate.doctorhost import (
 )
 from walarchiver.operate.doctorkeys import key_findings
 from walarchiver.operate.findings import Finding, fail, looked_at, ok, warn
-from walarchiver.operate.hooktrial import try_hook
+from walarchiver.operate.hooktrial import hook_variant, try_hook
 from walarchiver.operate.storeprobe import probe_store
 from walarchiver.operate.waiting import open_part
 from walarchiver.postgres.operating import ServerCondition, archiver_stats, clock_of, server_condition
@@ -136,6 +136,7 @@ class _Doctor:
             )
         else:
             yield try_hook(command, folder)
+        yield from hook_variant(command)
 
     def _daemon(self) -> Iterator[Finding]:
         path = self._host.settings.server.socket
