@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from walarchiver.errors import ConfigError, UnknownCluster
 from walarchiver.settings_kinds import TEXTS, Kind
 from walarchiver.settings_schema import (
+    BackupSettings,
     BucketSettings,
     ClusterSettings,
     RepositorySettings,
@@ -34,6 +35,7 @@ from walarchiver.settings_schema import (
 __all__ = [
     "CONFIG_VARIABLE",
     "DEFAULT_PATH",
+    "BackupSettings",
     "BucketSettings",
     "ClusterSettings",
     "RepositorySettings",
@@ -191,7 +193,10 @@ class _Reader:
     def _cluster(
         self, table: Mapping[str, object], where: str, declared: tuple[str, ...]
     ) -> ClusterSettings | None:
-        section = self._section(ClusterSettings, table, where, subsections=("retention", "bucket"))
+        section = self._section(ClusterSettings, table, where, subsections=("backup", "retention", "bucket"))
+        backup = self._section(
+            BackupSettings, self._table(table.get("backup", {}), f"{where}.backup"), f"{where}.backup"
+        )
         retention = self._section(
             RetentionSettings,
             self._table(table.get("retention", {}), f"{where}.retention"),
@@ -209,7 +214,11 @@ class _Reader:
             return None
         self._second_place(section.checkpoints, f"{where}.checkpoints", declared, repositories)
         return replace(
-            section, repositories=repositories, retention=retention or RetentionSettings(), bucket=bucket
+            section,
+            repositories=repositories,
+            backup=backup or BackupSettings(),
+            retention=retention or RetentionSettings(),
+            bucket=bucket,
         )
 
     def _s3(self, section: RepositorySettings | BucketSettings, where: str) -> None:

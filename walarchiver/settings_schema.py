@@ -207,6 +207,24 @@ class RepositorySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BackupSettings:
+    """How base backups of one cluster are taken."""
+
+    max_rate: int | None = field(
+        default=None, metadata=key(SIZE, "Bytes a second that PostgreSQL may send.", example='"100MiB"')
+    )
+    chain: int = field(
+        default=7, metadata=key(count(1, 1000), "Backups in a chain of incremental ones; then a full one.")
+    )
+    outage: timedelta = field(
+        default=timedelta(hours=1), metadata=key(DURATION, "How long a backup waits for a store that is out.")
+    )
+    tries: int = field(
+        default=3, metadata=key(count(1, 100), "Backups begun, in all, when the server's connection breaks.")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionSettings:
     """What to keep of one cluster."""
 
@@ -376,5 +394,6 @@ class ClusterSettings:
             example='"/var/lib/postgresql/15/walarchiver-spool"',
         ),
     )
+    backup: BackupSettings = field(default_factory=BackupSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     bucket: BucketSettings | None = None

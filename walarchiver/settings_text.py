@@ -16,6 +16,7 @@ from dataclasses import MISSING, Field
 from walarchiver.settings import Settings, keys_of
 from walarchiver.settings_kinds import Kind, quote
 from walarchiver.settings_schema import (
+    BackupSettings,
     BucketSettings,
     ClusterSettings,
     RepositorySettings,
@@ -33,6 +34,7 @@ _SECTIONS: tuple[tuple[str, type[object], str], ...] = (
     ("server", ServerSettings, "The daemon."),
     ("repository.main", RepositorySettings, "A place where everything is kept; name it as you like."),
     ("cluster.main", ClusterSettings, "A PostgreSQL cluster; name it as you like."),
+    ("cluster.main.backup", BackupSettings, "How base backups of it are taken."),
     ("cluster.main.retention", RetentionSettings, "What to keep of it."),
     ("cluster.main.bucket", BucketSettings, "The versioned bucket with the application's files, if any."),
 )
@@ -105,6 +107,7 @@ def _sections_of(settings: Settings) -> Iterator[tuple[str, object]]:
     for name, cluster in settings.clusters.items():
         where = f"cluster.{quote(name) if '.' in name else name}"
         yield where, cluster
+        yield f"{where}.backup", cluster.backup
         yield f"{where}.retention", cluster.retention
         if cluster.bucket is not None:
             yield f"{where}.bucket", cluster.bucket

@@ -16,6 +16,7 @@ from walarchiver.errors import ConfigError, UnknownCluster
 from walarchiver.settings import Settings, keys_of, load_settings, parse_settings
 from walarchiver.settings_kinds import DURATION, SIZE, TEXT, TEXTS, Address, Kind, quote
 from walarchiver.settings_schema import (
+    BackupSettings,
     BucketSettings,
     ClusterSettings,
     RepositorySettings,
@@ -27,7 +28,14 @@ from walarchiver.settings_text import effective, effective_json, reference
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path("/etc/walarchiver/walarchiver.toml")
 ENOUGH = '[repository.main]\nurl = "file:///srv/wa"\n[cluster.main]\n'
-SECTIONS = (ServerSettings, RepositorySettings, ClusterSettings, RetentionSettings, BucketSettings)
+SECTIONS = (
+    ServerSettings,
+    RepositorySettings,
+    ClusterSettings,
+    BackupSettings,
+    RetentionSettings,
+    BucketSettings,
+)
 
 
 def parsed(text: str) -> Settings:
