@@ -1,14 +1,15 @@
 """Serves restore_command of one restored instance, obeying its plan; nothing else.
 
 The same edge as the daemon's (walarchiver/api.py), on a socket in the instance's workplace. Only
-the owner of the data directory, root and the server's own user may ask.
+the owner of the data directory, root and the server's own user may ask. The next files of the plan are
+fetched ahead into the workplace. It ends by itself when the instance has been promoted, or removed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,17 +17,21 @@ from pathlib import Path
 from restore.core.estimate import Part
 from restore.core.plan import Plan
 from restore.fetcher import Fetcher
+from restore.prefetch import Fate, Window
 from restore.rates import note_span
 from restore.workplace import Workplace, find_plan
 from walarchiver.api import Api, ApiLimits, serve_api
 from walarchiver.assembly import Archive, Host, open_archive
-from walarchiver.errors import FetchInDoubt, NotAWalFile, Refused, WrongCluster
+from walarchiver.errors import DatabaseUnavailable, FetchInDoubt, NotAWalFile, Refused, WrongCluster
 from walarchiver.listening import Peer, PeerRule
 from walarchiver.log import get_log
 from walarchiver.metrics import Metrics
 from walarchiver.ports import Clock
+from walarchiver.postgres.control import in_production
 
 log = get_log("plan")
+
+LOOK_INTERVAL_S = 1.0
 
 FETCH_THREADS = 2
 """PostgreSQL asks for one file at a time; the second is for a request whose caller vanished."""
@@ -35,8 +40,17 @@ FETCH_THREADS = 2
 class PlanHandlers:
     """api.Handlers for one plan."""
 
-    def __init__(self, plan: Plan, place: Workplace, archive: Archive, clock: Clock) -> None:
-        """Raises WrongCluster when the plan was made for another repository or cluster."""
+    def __init__(
+        self,
+        plan: Plan,
+        place: Workplace,
+        archive: Archive,
+        clock: Clock,
+        count: Callable[[Fate], None] = lambda _fate: None,
+    ) -> None:
+        """`count` is told what became of each file that was fetched ahead.
+
+        Raises WrongCluster when the plan was made for another repository or cluster."""
         if (str(plan.system), plan.repository) != (archive.system, archive.repository.repo):
             raise WrongCluster(
                 f"plan {plan.id} is for system {plan.system} in repository {plan.repository}, "
@@ -52,6 +66,8 @@ class PlanHandlers:
             segment_size=archive.segment_size,
             plan=plan,
             spool=place.spool,
+            window=Window(),
+            count=count,
         )
         self.fetched = 0
         self.fetched_bytes = 0
@@ -98,7 +114,8 @@ class PlanHandlers:
         return None
 
     def close(self) -> None:
-        """Begin nothing new; a fetch under way ends in its own time."""
+        """Begin nothing new, and leave nothing in the spool; a fetch under way ends in its own time."""
+        self._fetcher.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -107,10 +124,15 @@ async def plan_served(
     host: Host, plan: Plan, place: Workplace, archive: Archive
 ) -> AsyncIterator[PlanHandlers]:
     """Serve the plan from entry to exit."""
-    handlers = PlanHandlers(plan, place, archive, host.clock)
+    metrics = Metrics("plan", only_cluster=plan.cluster)
+
+    def count(fate: Fate) -> None:
+        metrics.prefetches.labels(cluster=plan.cluster, outcome=fate).inc()
+
+    handlers = PlanHandlers(plan, place, archive, host.clock, count)
     api = Api(
         handlers,
-        metrics=Metrics("plan"),
+        metrics=metrics,
         clock=host.clock,
         limits=ApiLimits(fetch_s=host.settings.server.fetch_deadline.total_seconds()),
         peers=PeerRule.of(host.settings.server.users, [place.target]),
@@ -123,7 +145,7 @@ async def plan_served(
 
 
 async def serve_plan(host: Host, reference: str) -> None:
-    """`walarchiver serve --plan`: serve until SIGTERM or SIGINT."""
+    """`walarchiver serve --plan`: serve until SIGTERM or SIGINT, or until recovery was seen to end."""
     plan, place = find_plan(reference, host.settings.server.state)
     archive = await asyncio.to_thread(open_archive, host, plan.cluster, system=str(plan.system))
     stop = asyncio.Event()
@@ -132,5 +154,39 @@ async def serve_plan(host: Host, reference: str) -> None:
         loop.add_signal_handler(number, stop.set)
     async with plan_served(host, plan, place, archive) as handlers:
         log.info("serving plan", plan=plan.id, socket=place.socket)
-        await stop.wait()
+        watching = asyncio.create_task(_recovered(place))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()
+            log.info("recovery is over", plan=plan.id, instance=place.target)
+        for task in (watching, stopping):
+            task.cancel()
     handlers.note_rates(host.settings.server.state)
+
+
+async def _recovered(place: Workplace) -> None:
+    """Return when the instance needs WAL no more: seen to recover, and then promoted or removed."""
+    seen = False
+    while True:
+        over = await asyncio.to_thread(recovery_over, place)
+        if over and seen:
+            return
+        seen = seen or not over
+        await asyncio.sleep(LOOK_INTERVAL_S)
+
+
+def recovery_over(place: Workplace) -> bool:
+    """Whether PostgreSQL has promoted itself there, or everything was removed.
+
+    Its signal files go first; after that it still asks for a timeline history (timeline.c,
+    writeTimeLineHistory). So pg_control has to say that the new timeline is in production.
+    """
+    if not place.target.exists():
+        return True
+    if place.recovering or (place.target / "standby.signal").exists():
+        return False
+    try:
+        return in_production(place.target)
+    except DatabaseUnavailable:
+        return False

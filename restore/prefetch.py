@@ -239,6 +239,22 @@ class Prefetch:
             file.done.set()
 
 
+def spool_beside(data_directory: Path | None) -> Path | None:
+    """The spool of a cluster that names none; None where this user may not make one.
+
+    Beside the data directory, not in it: pg_rewind and backups take whatever lies there.
+    """
+    if data_directory is None:
+        return None
+    spool = data_directory.with_name(f"{data_directory.name}.walarchiver-spool")
+    try:
+        spool.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        log.info("nothing is fetched ahead", spool=spool, reason=error.strerror or str(error))
+        return None
+    return spool
+
+
 def _own_folder(spool: Path) -> tuple[Path, int]:
     """A new folder for this process alone, and the descriptor that holds it. Raises OSError."""
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
