@@ -31,6 +31,9 @@ class Metrics:
         self.push_seconds = self._histogram("push_seconds", "From request to answer.", "cluster")
         self.fetches = self._counter("fetches", "WAL files asked for by PostgreSQL.", "cluster", "outcome")
         self.fetch_seconds = self._histogram("fetch_seconds", "From request to answer.", "cluster")
+        self.prefetches = self._counter(
+            "prefetches", "WAL files fetched before PostgreSQL asked for them.", "cluster", "outcome"
+        )
         self.plain_bytes = self._counter("archived_plain_bytes", "WAL bytes archived.", "cluster")
         self.stored_bytes = self._counter("archived_stored_bytes", "The same as stored.", "cluster")
         self.ready_files = self._gauge("ready_files", "WAL files that wait to be archived.", "cluster")

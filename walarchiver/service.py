@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from restore.fetcher import Fetcher
+from restore.prefetch import Window, spool_beside
 from walarchiver.api import Api, ApiLimits, serve_api
 from walarchiver.archiver import Archiver
 from walarchiver.assembly import Archive, Host, checkpointer_of, depositor_of, join_archive, signer_of
@@ -65,6 +66,7 @@ class Service:
         self._cpu = ThreadPoolExecutor(settings.workers, thread_name_prefix="cpu")
         self._budget = ByteBudget(settings.memory)
         self._stop = asyncio.Event()
+        self._fetchers: list[Fetcher] = []
         names = list(host.settings.clusters)
         self.metrics = Metrics(version, only_cluster=names[0] if len(names) == 1 else "")
         self.clusters: Mapping[str, ClusterService] = {
@@ -200,8 +202,11 @@ class Service:
                 ledger=archive.ledger,
                 segment_size=archive.segment_size,
                 plan=None,
-                spool=cluster.fetch_spool,
+                spool=cluster.fetch_spool or spool_beside(cluster.data_directory),
+                window=Window(),
+                count=lambda fate: self.metrics.prefetches.labels(cluster=name, outcome=fate).inc(),
             )
+            self._fetchers.append(fetcher)
         signer = signer_of(section)
         checkpointer = checkpointer_of(self._host, name, archive, signer)
         upkeep = Upkeep(queue, checkpointer, self._io, alarm=partial(self._alarm, name))
@@ -251,6 +256,8 @@ class Service:
                 await self._finish(drained_s)
                 for task in running:
                     task.cancel()
+        for fetcher in self._fetchers:
+            fetcher.close()
         self._io.shutdown(wait=False, cancel_futures=True)
         self._cpu.shutdown(wait=False, cancel_futures=True)
         log.info("stopped")
