@@ -19,6 +19,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -43,7 +44,7 @@ SETTLE_S = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`verb`: archive (drain `folder`'s archive_status), fetch (`names` in order) or run (`command` once)."""
+    """`verb`: archive (drain `folder`'s archive_status), fetch (`names` in order) or run (`command`)."""
 
     verb: str
     command: str
@@ -58,6 +59,8 @@ class Job:
     """fetch: how long "replaying" a segment takes before the next is asked for."""
     offer_one_by_one: bool = False
     """archive: a file is marked ready only when the one before is done, so there is no backlog."""
+    times: int = 1
+    """run: how often."""
     deadline_s: float = 600.0
     ok: tuple[int, ...] = (0,)
 
@@ -166,8 +169,8 @@ class _Player:
                 time.sleep(self._job.replay_s)
 
     def run(self) -> None:
-        # Through a file, and read after the clock: a pipe would have us woken for every line.
-        self._call(self._job.command)
+        for _ in range(self._job.times):
+            self._call(self._job.command)
 
     # --- calls ---------------------------------------------------------------------------------
 
@@ -185,8 +188,8 @@ class _Player:
 
     def _call(self, command: str) -> None:
         began = time.perf_counter()
-        with open(os.path.join(self._job.folder, "driver.out"), "w+b") as told:
-            # Not communicate(): while we wait for this one, adopted helpers end as well.
+        # Through a file, and read after the clock: a pipe would have us woken for every line.
+        with tempfile.TemporaryFile() as told:
             child = subprocess.Popen(
                 ["/bin/sh", "-c", command],
                 cwd=self._job.folder,
@@ -205,6 +208,7 @@ class _Player:
 
 
 def _wait_for(child: subprocess.Popen[bytes]) -> int:
+    """Its exit status; helpers that we have adopted may end meanwhile."""
     while True:
         pid, status = os.waitpid(-1, 0)
         if pid == child.pid:
