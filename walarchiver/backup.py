@@ -101,6 +101,33 @@ def take_backup(
     def report(done: int, total: int | None) -> None:
         progress(BackupProgress(done, total, uploads.stored, clock.monotonic_s() - started_s))
 
+    try:
+        result, facts_part = _stream(request, backup, uploads, sink, prior, report, relations)
+        manifest = sink.finish()
+        if not manifest:
+            raise BackupFailed("PostgreSQL sent no backup manifest")
+        wholes = [("config", outside_configuration), ("facts", facts_part)]
+        parts = _finish_parts(uploads, sink, result, manifest, wholes)
+        facts = replace(facts, packages=request.packages or facts.packages)
+        record = _closing_record(backup, result, parts, sink, facts, prior)
+        patience.hold(lambda: _close(ledger, record))
+    except BaseException:
+        uploads.abandon()
+        raise
+    keep_manifest(backup, manifest)
+    return record
+
+
+def _stream(
+    request: BackupRequest,
+    backup: str,
+    uploads: PartUploads,
+    sink: PartSink,
+    prior: Prior | None,
+    report: Callable[[int, int | None], None],
+    relations: Callable[[], bytes],
+) -> tuple[BackupResult, bytes]:
+    """Have PostgreSQL send it all; what it said, and the `facts` part."""
     facts_part = b""
 
     def begun(timeline: int) -> None:
@@ -108,33 +135,17 @@ def take_backup(
         uploads.timeline = timeline
         facts_part = relations()
 
-    try:
-        result = stream_base_backup(
-            request.dsn,
-            label=f"walarchiver {backup}",
-            checkpoint_fast=request.fast_checkpoint,
-            sink=sink,
-            progress=report,
-            on_start=begun,
-            prior_manifest=None if prior is None else prior.manifest,
-            max_rate=request.max_rate,
-        )
-        manifest = sink.finish()
-        if not manifest:
-            raise BackupFailed("PostgreSQL sent no backup manifest")
-        wholes = [("config", outside_configuration), ("facts", facts_part)]
-        parts = _finish_parts(uploads, sink, result, manifest, wholes)
-        record = _closing_record(
-            backup, result, parts, sink, replace(facts, packages=request.packages or facts.packages)
-        )
-        if prior is not None:
-            record = replace(record, method=INCREMENTAL, prior=prior.backup)
-        patience.hold(lambda: _close(ledger, record))
-    except BaseException:
-        uploads.abandon()
-        raise
-    keep_manifest(backup, manifest)
-    return record
+    result = stream_base_backup(
+        request.dsn,
+        label=f"walarchiver {backup}",
+        checkpoint_fast=request.fast_checkpoint,
+        sink=sink,
+        progress=report,
+        on_start=begun,
+        prior_manifest=None if prior is None else prior.manifest,
+        max_rate=request.max_rate,
+    )
+    return result, facts_part
 
 
 def again_when_lost(
@@ -186,11 +197,16 @@ def _close(ledger: Ledger, record: BackupRecord) -> None:
 
 
 def _closing_record(
-    backup: str, result: BackupResult, parts: Sequence[BackupPart], sink: PartSink, facts: BackupFacts
+    backup: str,
+    result: BackupResult,
+    parts: Sequence[BackupPart],
+    sink: PartSink,
+    facts: BackupFacts,
+    prior: Prior | None,
 ) -> BackupRecord:
     return BackupRecord(
         backup=backup,
-        method=FULL,
+        method=FULL if prior is None else INCREMENTAL,
         source="standby" if result.from_standby else "primary",
         timeline=result.timeline,
         start_lsn=result.start_lsn,
@@ -204,6 +220,7 @@ def _closing_record(
         parts_sha256=parts_sha256(parts),
         tablespaces=tuple(TablespaceFact(oid=s.oid, stream=s.number, path=s.path) for s in sink.streams),
         facts=facts,
+        prior=None if prior is None else prior.backup,
     )
 
 
