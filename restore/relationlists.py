@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from restore.core.tables import Listed
 from restore.core.walk import Branch
-from restore.restoring import backup_of, part_bytes
+from restore.layers import backup_of, part_bytes
 from walarchiver.assembly import Archive
 from walarchiver.core.lsn import Lsn
 from walarchiver.errors import DatabaseUnavailable

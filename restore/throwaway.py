@@ -24,9 +24,11 @@ from restore.core.model import Decision
 from restore.core.plan import Plan
 from restore.diskspace import check_room
 from restore.instance import Instance, Reached
+from restore.pipeline import Progress
+from restore.placing import Options, Placement
 from restore.planserver import PlanHandlers, plan_served
 from restore.rates import note_span
-from restore.restoring import Progress, judge, place_files
+from restore.restoring import judge
 from restore.workplace import Workplace
 from walarchiver.assembly import Archive, Host
 from walarchiver.errors import RestoreFailed
@@ -144,10 +146,7 @@ def throwaway(order: Order, *, check_space: bool, needed: int) -> Iterator[Throw
         check_room({order.place.target: needed})
     clock = order.host.clock
     began_s = clock.monotonic_s()
-    place_files(
-        order.archive,
-        order.plan,
-        order.place,
+    options = Options(
         owner=order.owner,
         tablespaces={},
         workers=order.host.settings.server.workers,
@@ -155,6 +154,7 @@ def throwaway(order: Order, *, check_space: bool, needed: int) -> Iterator[Throw
         check_space=False,
         progress=_unpacked(order),
     )
+    Placement(order.archive, order.plan, order.place, options).carry_out()
     raw = sum(one.raw for one in order.archive.catalog.backups() if one.backup == order.plan.backup)
     note_span(order.host.settings.server.state, clock, Part.FILES, raw, clock.monotonic_s() - began_s)
     instance = _instance(order)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,11 @@ class Workplace:
         return self.folder / "server.log"
 
     @property
+    def increments(self) -> Path:
+        """Increments of a chain of backups, while they are combined."""
+        return self.folder / "increments"
+
+    @property
     def configuration(self) -> Path:
         """Copies of configuration files that lay outside the data directory, by their old paths."""
         return self.folder / "configuration"
@@ -90,6 +96,13 @@ class Workplace:
     def make(self, owner: RunAs | None) -> None:
         """Make the folders. Raises TargetDirectoryInUse when a plan is there already."""
         self.check_unused()
+        self.make_again(owner)
+
+    def make_again(self, owner: RunAs | None) -> None:
+        """Make the folders where an earlier restore may have left its own; its plan counts no longer."""
+        self.plan_path.unlink(missing_ok=True)
+        if self.configuration.exists():
+            shutil.rmtree(self.configuration)
         try:
             for folder in (self.folder, self.spool):
                 folder.mkdir(mode=0o755, parents=True, exist_ok=True)

@@ -16,8 +16,8 @@ from typing import cast
 
 import pytest
 
-from restore import restoring
-from restore.unpack import Unpacker
+from restore import pacing, pipeline
+from restore.streamwriter import StreamWriter
 from restore.workplace import Workplace
 from tests.kit.chance import RealClock
 from walarchiver.assembly import Archive
@@ -92,6 +92,18 @@ def test_a_recovery_that_stopped_on_the_way_says_how_to_go_on_and_one_that_ended
     assert (str(place.plan_path) in said) is recovering
 
 
+class Placed:
+    """A placement that is played."""
+
+    report = None
+
+    def __init__(self, *_given: object) -> None:
+        pass
+
+    def carry_out(self) -> None:
+        pass
+
+
 def ready_to_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_to_target: Callable[..., Awaitable[int]]
 ) -> tuple[list[str], Workplace]:
@@ -107,7 +119,7 @@ def ready_to_start(
     monkeypatch.setattr(restore, "plan_of", lambda *_given: found.plan)
     monkeypatch.setattr(restore, "find_programs", lambda *_given, **_named: tmp_path / "bin")
     monkeypatch.setattr(restore, "note_plan", lambda *_given: True)
-    monkeypatch.setattr(restore, "place_files", lambda *_given, **_named: None)
+    monkeypatch.setattr(restore, "Placement", Placed)
     monkeypatch.setattr(restore, "_run_to_target", run_to_target)
     owner = ["--owner", "nobody"] if os.geteuid() == 0 else []
     words = ["--config", str(config), "restore", "--at", "latest", "--into", str(place.target), "--start"]
@@ -131,7 +143,7 @@ def test_ctrl_c_says_in_which_state_it_left_the_directory_and_how_to_go_on_or_un
         (place.target / "postgresql.conf").touch()
 
     words, place = ready_to_start(tmp_path, monkeypatch, interrupted_later)
-    monkeypatch.setattr(restore, "place_files", make if started else interrupted)
+    monkeypatch.setattr(Placed, "carry_out", make if started else interrupted)
     assert main(words) == 130
     said = capsys.readouterr().err
     assert "error[WA-INTERRUPTED]" in said
@@ -216,29 +228,35 @@ def test_a_server_that_was_just_being_started_is_stopped_when_interrupted(
 def test_an_interrupted_unpacking_ends_at_once_and_not_with_the_last_part(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    parts = [
-        BackupPart(n, "tar", 0, n, 1, "", StoredObject(f"part {n}", 1, "0" * 64, None)) for n in range(100)
-    ]
-    leaving = threading.Event()
-    applied: list[int] = []
+    begun: list[int] = []
+    closed = threading.Event()
 
-    class Pool(restoring.ThreadPoolExecutor):
-        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-            leaving.set()
-            super().shutdown(wait, cancel_futures=cancel_futures)
-
-    def checked_part(_archive: object, _backup: str, part: BackupPart) -> list[bytes]:
+    def fetched(_archive: object, part: BackupPart) -> bytes:
+        begun.append(part.n)
         if part.n:
-            leaving.wait(30)
-        return [b"x"]
+            closed.wait(30)
+        return b"x"
 
-    def interrupted(_progress: object) -> None:
-        if not leaving.is_set():
-            raise KeyboardInterrupt
+    class Pace:
+        def take(self, count: int) -> None:
+            if len(taken) == 3:
+                raise KeyboardInterrupt
+            taken.append(count)
 
-    unpacker = SimpleNamespace(apply=lambda _stream, offset, _chunk: applied.append(offset), bytes_total=100)
-    monkeypatch.setattr(restoring, "ThreadPoolExecutor", Pool)
-    monkeypatch.setattr(restoring, "checked_part", checked_part)
+    def close(gate: pipeline._Gate, failure: BaseException) -> None:
+        close_gate(gate, failure)
+        closed.set()
+
+    taken: list[int] = []
+    close_gate = pipeline._Gate.close
+    monkeypatch.setattr(pipeline._Gate, "close", close)
+    monkeypatch.setattr(pipeline, "fetched", fetched)
+    monkeypatch.setattr(pipeline, "write_part", lambda *_given: None)
+    stored = StoredObject("part", 1, "0" * 64, None)
+    tasks = [
+        pipeline.Task("b", BackupPart(n, "tar", 0, n, 1, "", stored), cast(StreamWriter, None))
+        for n in range(100)
+    ]
     with pytest.raises(KeyboardInterrupt):
-        restoring._unpack(cast(Archive, None), "b", parts, cast(Unpacker, unpacker), 1, interrupted)
-    assert len(applied) <= 4, "only what was under way may end"
+        pipeline.unpack_all(cast(Archive, None), tasks, workers=1, pace=cast(pacing.Pace, Pace()))
+    assert set(begun) <= {0, 1, 2}, "only what was under way may end"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from restore.restoring import lay_out_configuration
+from restore.placing import lay_out_configuration
 from walarchiver.errors import RestoreFailed
 
 

@@ -9,7 +9,8 @@ import pytest
 
 import walarchiver.backup
 import walarchiver.backupparts
-from restore.restoring import backup_of, checked_part, part_bytes
+from restore.layers import backup_of, part_bytes
+from restore.partsource import checked_part
 from tests.kit.faultystore import Fault
 from tests.simulation.test_depositor import epoch_of_body
 from tests.simulation.world import SYSTEM, Process, World

@@ -29,7 +29,7 @@ from walarchiver.assembly import Host
 from walarchiver.cli.asking import Answer, add_question, answer, hook_path, plan_of
 from walarchiver.cli.context import Context
 from walarchiver.cli.plan import refusal_of
-from walarchiver.cli.restore import check_hook, owner_of
+from walarchiver.cli.restoretarget import check_hook, owner_of
 from walarchiver.core.lsn import format_lsn
 from walarchiver.core.moment import format_rfc3339
 from walarchiver.embedded.binaries import find_postgres_bin

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +15,15 @@ from restore.core.plan import Plan
 from restore.core.plandocument import plan_document
 from restore.core.plantext import plan_text
 from restore.instance import Instance, Reached, check_work_dir, find_programs
+from restore.pipeline import Progress
+from restore.placing import DeltaReport, Options, Placement
 from restore.planserver import plan_served
 from restore.rates import note_span
-from restore.restoring import Progress, judge, place_files
+from restore.restoring import judge
 from restore.unpack import check_unused
 from restore.workplace import Workplace, note_plan
 from walarchiver.assembly import Host
-from walarchiver.cli import restorebucket
+from walarchiver.cli import restorebucket, restoredelta
 from walarchiver.cli.asking import Answer, add_question, answer, hook_path, plan_of
 from walarchiver.cli.context import Context, Output
 from walarchiver.cli.plan import refusal_of
@@ -35,6 +35,7 @@ from walarchiver.cli.restorelines import (
     outside_lines,
     pg_ctl_line,
 )
+from walarchiver.cli.restoretarget import check_hook, owner_of, tablespaces_of
 from walarchiver.core.lsn import format_lsn
 from walarchiver.embedded.binaries import find_postgres_bin
 from walarchiver.errors import BinariesMissing, Interrupted, UsageError, WalarchiverError
@@ -45,14 +46,14 @@ if TYPE_CHECKING:
     from walarchiver.cli.main import Subparsers
 
 PROGRESS_INTERVAL_S = 2.0
-HOOK_TIMEOUT_S = 30
 
 
 def register(subparsers: Subparsers) -> None:
     """Add `restore`."""
-    parser = subparsers.add_parser("restore", help="restore a cluster to a moment, into a new directory")
+    parser = subparsers.add_parser("restore", help="restore a cluster to a moment, into a directory")
     add_question(parser)
     parser.add_argument("--into", required=True, type=Path, metavar="DIR", help="new or empty data directory")
+    restoredelta.add_options(parser)
     parser.add_argument("--start", action="store_true", help="start PostgreSQL and watch it reach the moment")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument(
@@ -99,12 +100,13 @@ def run(context: Context, args: argparse.Namespace) -> int:
     restorebucket.check_usage(host, context.cluster, args)
     began_s = host.clock.monotonic_s()
     place = Workplace.beside(args.into)
-    check_unused(place.target)
-    place.check_unused()
+    if not args.delta:
+        check_unused(place.target)
+        place.check_unused()
     if args.start:
         check_work_dir(place.instance)
     owner = owner_of(args.owner)
-    tablespaces = _tablespaces(args.tablespace)
+    tablespaces = tablespaces_of(args.tablespace)
     hook = hook_path(args.hook)
     check_hook(hook, owner)
     found = answer(context, host, args)
@@ -118,15 +120,15 @@ def run(context: Context, args: argparse.Namespace) -> int:
     plan = plan_of(host, found, place, hook)
     if args.start:
         find_programs(plan.major, bin_dir=args.bin_dir, search=(find_system_bin, find_postgres_bin))
+    job = _Job(context, host, found, plan, place, owner, args)
     if args.dry_run:
-        _show_plan(context, found, plan)
+        _show_plan(job, _placement(job, tablespaces).report if args.delta else None)
         return 0
     context.progress(f"restore: {found.decision.reason}")
-    job = _Job(context, host, found, plan, place, owner, args)
     try:
-        _place(job, tablespaces)
+        _place(job, _placement(job, tablespaces))
     except KeyboardInterrupt:
-        raise interrupted_placing(place) from None
+        raise (restoredelta.interrupted_delta if args.delta else interrupted_placing)(place) from None
     placed_s = host.clock.monotonic_s() - began_s
     context.progress(f"restore: files are in place and verified after {placed_s:.1f} s")
     commands = _commands(job)
@@ -154,98 +156,61 @@ class _Ran:
     fetched: int
 
 
-def _place(job: _Job, tablespaces: dict[int, Path]) -> None:
-    """Make the target directory, and let `serve --plan ID` find the plan."""
+def _placement(job: _Job, tablespaces: dict[int, Path]) -> Placement:
+    """What is to be written; an earlier copy is compared for it."""
     found, host = job.found, job.host
-    began_s = host.clock.monotonic_s()
-    place_files(
-        found.archive,
-        job.plan,
-        job.place,
+    if job.args.delta:
+        job.context.progress(f"restore: comparing what is in {job.place.target}")
+    options = Options(
         owner=job.owner,
         tablespaces=tablespaces,
         workers=host.settings.server.workers,
         comments=(f"walarchiver restore --at {found.requested}: plan {job.plan.id}", found.decision.reason),
         check_space=not job.args.no_space_check,
+        delta=job.args.delta,
+        pace=restoredelta.pace_of(job.args, host.clock),
         progress=_progress(job.context, host),
     )
-    backup = found.decision.backup
+    return Placement(found.archive, job.plan, job.place, options)
+
+
+def _place(job: _Job, placement: Placement) -> None:
+    """Make the target directory, and let `serve --plan ID` find the plan."""
+    host = job.host
+    began_s = host.clock.monotonic_s()
+    if (report := placement.report) is not None:
+        job.context.progress(f"restore: {restoredelta.report_text(report)}")
+    placement.carry_out()
+    backup = job.found.decision.backup
     assert backup is not None, "only reachable decisions are carried out"
     state, spent_s = host.settings.server.state, host.clock.monotonic_s() - began_s
-    note_span(state, host.clock, Part.FILES, backup.raw, spent_s)
+    if report is None and job.args.max_rate is None:  # else it says nothing of the next one
+        note_span(state, host.clock, Part.FILES, backup.raw, spent_s)
     note_plan(job.plan, job.place, state)
 
 
-def _show_plan(context: Context, found: Answer, plan: Plan) -> None:
-    context.result(
-        plan_text(
-            found.decision,
-            found.view,
-            requested=found.understood,
-            settings=plan.settings,
-            duration=found.duration,
-        ),
-        plan_document(
-            found.decision,
-            found.view,
-            requested=found.understood,
-            settings=plan.settings,
-            keys=plan.keys,
-            plan_id=plan.id,
-            duration=found.duration,
-        ),
+def _show_plan(job: _Job, report: DeltaReport | None) -> None:
+    found, plan = job.found, job.plan
+    text = plan_text(
+        found.decision,
+        found.view,
+        requested=found.understood,
+        settings=plan.settings,
+        duration=found.duration,
     )
-
-
-def owner_of(name: str | None) -> RunAs | None:
-    """Who the files belong to; only root can choose. Raises UsageError."""
-    if os.geteuid() != 0:
-        if name is not None:
-            raise UsageError("only root can give files to another user", hint="Leave --owner out.")
-        return None
-    return RunAs.named(name or "postgres")
-
-
-def check_hook(hook: Path, owner: RunAs | None) -> None:
-    """Whether the new cluster's owner can run the hook, asked before anything is downloaded.
-
-    One in a folder that is closed to him would stop recovery at its first file. Raises UsageError.
-    """
-    user = None if owner is None else owner.uid
-    group = None if owner is None else owner.gid
-    try:
-        done = subprocess.run(
-            [hook, "fetch"],
-            user=user,
-            group=group,
-            extra_groups=None if owner is None else [],
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=HOOK_TIMEOUT_S,
-            check=False,
-        )
-        said = done.stderr.decode("utf-8", "replace").strip()
-    except subprocess.TimeoutExpired:
-        said = f"it does not end within {HOOK_TIMEOUT_S} s"
-    except OSError as error:
-        said = error.strerror or str(error)
-    if "usage: walarchiver-hook" not in said:
-        who = "this user" if owner is None else f"user {owner.uid}, who gets the new cluster,"
-        raise UsageError(
-            f"{who} cannot run {hook}: {said.splitlines()[-1] if said else 'it says nothing'}",
-            hint="Name one that the owner of the new cluster can read and run with --hook PATH.",
-        )
-
-
-def _tablespaces(given: list[str]) -> dict[int, Path]:
-    found = {}
-    for word in given:
-        oid, equals, folder = word.partition("=")
-        if not equals or not oid.isdecimal() or not Path(folder).is_absolute():
-            raise UsageError(f"--tablespace {word!r} is not OID=/ABSOLUTE/DIR")
-        found[int(oid)] = Path(folder)
-    return found
+    document = plan_document(
+        found.decision,
+        found.view,
+        requested=found.understood,
+        settings=plan.settings,
+        keys=plan.keys,
+        plan_id=plan.id,
+        duration=found.duration,
+    )
+    if report is not None:
+        text += f"\n{job.place.target}: {restoredelta.report_text(report)}"
+        document = {**document, "delta": restoredelta.report_members(report)}
+    job.context.result(text, document)
 
 
 def _progress(context: Context, host: Host) -> Callable[[Progress], None]:

@@ -1,0 +1,109 @@
+"""The parts of a base backup, fetched and opened: two steps, so that each has threads of its own.
+
+Rules:
+- What counts is the digest of the plain bytes, which the ledger records: it is compared after the last byte.
+- The version that the record names is taken at its word first. If it does not open to the recorded bytes,
+  the version with the recorded SHA-256 is looked for, and what that says is the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from blake3 import blake3
+
+from walarchiver.catalog import Catalog
+from walarchiver.errors import MalformedObject, ObjectDamaged, ObjectMisplaced, StoreDenied
+from walarchiver.format.header import Expected, Header
+from walarchiver.format.records import BackupPart
+from walarchiver.format.seal import open_sealed
+from walarchiver.repository import Repository
+
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
+Pour: TypeAlias = Callable[[Callable[[Buffer], None]], None]
+"""Gives all plain bytes of a part to a function, and raises unless they were the recorded ones."""
+
+
+class Source(Protocol):
+    """One cluster's part of one repository (walarchiver.assembly.Archive is one)."""
+
+    @property
+    def system(self) -> str: ...
+
+    @property
+    def repository(self) -> Repository: ...
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+
+def fetched(archive: Source, part: BackupPart) -> Buffer:
+    """The stored bytes of a part, not looked at yet. Raises ObjectMissing, ObjectDamaged, Store…."""
+    stored = part.object
+    try:
+        body = archive.repository.store.get(
+            stored.key, version_id=stored.version_id, bytes_max=stored.stored_len
+        )
+    except ObjectDamaged:
+        body = None
+    except StoreDenied:
+        if stored.version_id is None:
+            raise
+        body = None  # a store may refuse a hint that another store gave
+    return archive.repository.stored_bytes(stored) if body is None else body
+
+
+def opened(
+    archive: Source,
+    backup: str,
+    part: BackupPart,
+    body: Buffer,
+    take: Callable[[Pour], None],
+) -> None:
+    """Hand the plain bytes of a part on while they are opened.
+
+    `take(pour)` is called with what pours all bytes into a function, and returns only when all of them
+    came and were the recorded ones; it may be called a second time, with another copy of the part.
+    Raises ObjectDamaged, ObjectMissing, ….
+    """
+    try:
+        take(lambda into: _pour(archive, backup, part, body, into))
+    except (ObjectDamaged, ObjectMisplaced, MalformedObject):
+        proven = archive.repository.stored_bytes(part.object)
+        if proven == body:
+            raise
+        take(lambda into: _pour(archive, backup, part, proven, into))
+
+
+def checked_part(archive: Source, backup: str, part: BackupPart) -> Sequence[bytes]:
+    """The plain bytes of a part, held whole. Raises ObjectDamaged, ObjectMissing, …."""
+    chunks: list[bytes] = []
+
+    def take(pour: Pour) -> None:
+        chunks.clear()
+        pour(lambda chunk: chunks.append(bytes(chunk)))
+
+    opened(archive, backup, part, fetched(archive, part), take)
+    return chunks
+
+
+def _pour(
+    archive: Source, backup: str, part: BackupPart, body: Buffer, into: Callable[[Buffer], None]
+) -> None:
+    repository, system = archive.repository, archive.system
+
+    def key_of(header: Header) -> bytes:
+        return repository.epoch_key(header.system, header.epoch)
+
+    expect = Expected(
+        kind="base", repo=repository.repo, system=system, name=backup, part=part.n, raw=part.raw
+    )
+    hasher = blake3()
+    length = 0
+    for chunk in open_sealed(key_of, (bytes(body) if isinstance(body, memoryview) else body,), expect):
+        hasher.update(chunk)
+        length += len(chunk)
+        into(chunk)
+    if (length, hasher.hexdigest()) != (part.raw, part.digest):
+        raise ObjectDamaged(f"part {part.n} of base backup {backup} opens to other bytes than were recorded")
