@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from restore.plainfile import write_plain
 from tests.kit.postgres import PostgresFactory
+from tests.kit.readystage import ReadyStage
 from tests.kit.s3 import S3Server
 from walarchiver.assembly import Archive, Host, open_archive
 from walarchiver.catalog import PROJECTED_TABLES
@@ -239,10 +240,15 @@ class Scenes:
         fresh: bool = False,
         segment_bytes: int = MIB,
         serve: bool = True,
+        plain: bool = False,
     ) -> Scene:
-        """A running PostgreSQL with a repository; `store` is "file" or "s3", `endpoint` a proxy's."""
+        """A running PostgreSQL with a repository; `store` is "file" or "s3", `endpoint` a proxy's.
+
+        `plain`: programs are started as users start them, which takes them longer than their work.
+        """
         folder = self.folder / f"wa{len(self.made)}"
-        stage = Stage(folder, f"file://{folder}/repository", extra_server_settings=server or {})
+        kind = Stage if plain else ReadyStage
+        stage = kind(folder, f"file://{folder}/repository", extra_server_settings=server or {})
         if store == "file":
             (folder / "repository").mkdir(parents=True)
         else:

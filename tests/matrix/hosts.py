@@ -15,6 +15,7 @@ import psycopg
 
 from tests.integration.scene import Json, Scene, Scenes, end, until
 from tests.kit.postgres import QUICK, as_server_user
+from tests.kit.readystage import ReadyStage
 from walarchiver.core.moment import CommitTime, format_rfc3339
 from walarchiver.demo.stage import Stage, read_root
 from walarchiver.embedded.postgres import EmbeddedCluster
@@ -143,7 +144,7 @@ def said(dsn: str) -> list[str]:
 
 def _stage(scenes: Scenes, scene: Scene) -> Stage:
     folder = scenes.folder / f"wa{len(scenes.made)}"
-    stage = Stage(folder, scene.stage.url)
+    stage = ReadyStage(folder, scene.stage.url)
     stage.install_hook()
     shutil.copytree(scene.stage.keys, stage.keys)
     return stage

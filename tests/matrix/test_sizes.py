@@ -69,6 +69,7 @@ def test_segments_of_a_gigabyte_need_no_gigabyte_of_memory(scenes: Scenes) -> No
         fresh=True,
         settings={"max_wal_size": "4GB", "min_wal_size": "2GB"},
         server={"push_deadline": '"120s"', "fetch_deadline": '"120s"'},
+        plain=True,
     )
     scene.cluster.psql("CREATE TABLE said (text text)")
     scene.json("backup")

@@ -175,15 +175,7 @@ class Stage:
     def serve(self, *words: str, program: Sequence[str] = ()) -> None:
         """Start the daemon and return once it is ready to archive. Raises RestoreFailed."""
         self.socket.parent.mkdir(mode=0o755, exist_ok=True)
-        with self.log_path.open("ab") as log:
-            self.server = subprocess.Popen(
-                program or self.command("serve", *words),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment(),
-                start_new_session=True,
-            )
+        self.server = self.start_server(program or self.command("serve", *words))
         waited = threading.Event()
         for _ in range(int(SERVE_TIMEOUT_S / _POLL_S)):
             if self.server.poll() is not None:
@@ -193,6 +185,18 @@ class Stage:
             waited.wait(_POLL_S)
         tail = self.log_path.read_text(errors="replace").strip().splitlines()[-5:]
         raise RestoreFailed(f"`walarchiver serve` did not become ready: {' | '.join(tail)}")
+
+    def start_server(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """A process that writes into the daemon's log."""
+        with self.log_path.open("ab") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment(),
+                start_new_session=True,
+            )
 
     def stop_server(self, *, kill: bool = False) -> int | None:
         """End the daemon: SIGTERM, or SIGKILL; its exit status."""
