@@ -249,10 +249,14 @@ class Fetcher:
             try:
                 self._write_and_rename(record, spool, destination, request)
             except OSError as error:
-                if error.errno != errno.EXDEV:
+                if error.errno == errno.EXDEV:
+                    self._no_spool()
+                    spool = destination.parent
+                elif error.errno == errno.ENOSPC and self._ahead is not None:
+                    self._ahead.order([])  # what is asked for goes before what may be asked for
+                else:
                     raise
-                self._no_spool()
-                self._write_and_rename(record, destination.parent, destination, request)
+                self._write_and_rename(record, spool, destination, request)
         except OSError as error:
             raise FetchInDoubt(
                 f"{record.name} cannot be placed at {destination}: {error.strerror or error}"
