@@ -4,6 +4,8 @@ Rules:
 - Nothing is acknowledged before repository, keys and cluster identity are known; until then every
   push is refused with the reason, and opening is tried again with growing pauses.
 - A push counts only when every repository of the cluster has it.
+- What PostgreSQL has marked ready is archived ahead of its asking (`lookahead.py`); how hard it is compressed
+  depends on whether archiving falls behind (`core/effort.py`).
 - Paths come from outside: a file is read from, or placed into, the configured pg_wal only.
 """
 
@@ -19,6 +21,7 @@ from restore.fetcher import Fetcher
 from walarchiver.archiver import Archived, Archiver
 from walarchiver.assembly import Archive
 from walarchiver.bucketwatch import BucketWatch
+from walarchiver.core.effort import BacklogSample, Effort, Pace, next_pace
 from walarchiver.core.segment import Segment, SegmentBytes, SegmentFile, WalFile
 from walarchiver.errors import (
     ConfigError,
@@ -30,11 +33,13 @@ from walarchiver.errors import (
     WrongCluster,
 )
 from walarchiver.format.records import HorizonRecord, Record
+from walarchiver.format.seal import FAST, HURRIED
 from walarchiver.horizon import HorizonSamples, Sample
 from walarchiver.keyringwatch import KeyringWatch
 from walarchiver.ledger import fact
 from walarchiver.ledgerqueue import LedgerQueue
 from walarchiver.log import get_log
+from walarchiver.lookahead import Lookahead
 from walarchiver.ports import Clock
 from walarchiver.postgres.control import read_data_directory
 from walarchiver.postgres.probe import HorizonSampler, written_position
@@ -76,6 +81,7 @@ class ClusterService:
         open_lanes: Callable[[], Sequence[Lane]],
         executor: Executor,
         clock: Clock,
+        workers: int = 2,
         watch: BucketWatch | None = None,
     ) -> None:
         """`open_lanes` blocks, reaches out to stores and database, and raises while it cannot.
@@ -94,6 +100,17 @@ class ClusterService:
         self._taken_over: int | None = None
         self._takeover_again_s = 0.0
         self._keyrings = KeyringWatch(executor)
+        self._workers = workers
+        self._pace = Pace()
+        self._folder: Path | None = None
+        """The pg_wal that PostgreSQL asked for a file in, as it spelt it."""
+        self._ahead = Lookahead(
+            self._archive_ahead,
+            marks=(settings.data_directory or Path()) / "pg_wal" / "archive_status",
+            executor=executor,
+            clock=clock,
+            workers=workers,
+        )
 
     @property
     def data_directory(self) -> Path | None:
@@ -152,8 +169,10 @@ class ClusterService:
 
     async def drain(self) -> None:
         """Let what is under way end, and its ledger entries with it."""
+        self._ahead.stop()
         for lane in self._lanes:
             lane.upkeep.stop()
+        await self._ahead.drain()
         for lane in self._lanes:
             await lane.archiver.drain()
             lane.queue.close()
@@ -167,8 +186,20 @@ class ClusterService:
             raise ConfigError(f"cluster {self.name} has no `data_directory`, so it cannot archive")
         checked = await asyncio.to_thread(_inside, folder / "pg_wal", path)
         lanes = self.lanes
+        self._folder = checked.parent
+        with self._ahead.asked(path.name, lanes[0].archiver.cluster.segment_size) as ask:
+            return ask.told(await self._archived(path.name, checked))
+
+    async def _archive_ahead(self, name: str) -> list[Archived]:
+        """The same for a file that PostgreSQL will ask for, in the folder that it asks for files in."""
+        assert self._settings.data_directory is not None
+        assert self._folder is not None
+        pg_wal = self._settings.data_directory / "pg_wal"
+        return await self._archived(name, await asyncio.to_thread(_inside, pg_wal, self._folder / name))
+
+    async def _archived(self, name: str, checked: Path) -> list[Archived]:
         results = await asyncio.gather(
-            *(lane.archiver.archive(path.name, checked) for lane in lanes), return_exceptions=True
+            *(lane.archiver.archive(name, checked) for lane in self.lanes), return_exceptions=True
         )
         done = []
         for result in results:
@@ -178,6 +209,26 @@ class ClusterService:
                 raise result
             done.append(result)
         return done
+
+    @property
+    def ahead(self) -> int:
+        """Files under way that PostgreSQL has not asked for yet."""
+        return self._ahead.under_way
+
+    @property
+    def effort(self) -> Effort:
+        return self._pace.effort
+
+    def note_backlog(self, waiting: int) -> None:
+        """So many files wait: decide how hard they are compressed."""
+        sealing_s = sum(lane.archiver.sealing_s for lane in self._lanes)
+        before = self._pace.effort
+        sample = BacklogSample(self._clock.monotonic_s(), waiting, sealing_s)
+        self._pace = next_pace(self._pace, sample, workers=self._workers)
+        if self._pace.effort is not before:
+            log.warning("compression", cluster=self.name, effort=self._pace.effort.value, waiting=waiting)
+            for lane in self._lanes:
+                lane.archiver.compress_with(HURRIED if self._pace.effort is Effort.HURRIED else FAST)
 
     # --- horizon -------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from walarchiver.clusterservice import ClusterService
+from walarchiver.core.effort import Effort
 from walarchiver.errors import WalarchiverError
 from walarchiver.log import get_log
 from walarchiver.metrics import Metrics
@@ -52,6 +53,9 @@ async def keep_gauges(
             if service.data_directory is not None:
                 ready = await loop.run_in_executor(executor, count_ready, service.data_directory)
                 metrics.ready_files.labels(cluster=name).set(ready)
+                service.note_backlog(ready)
+            metrics.ahead_files.labels(cluster=name).set(service.ahead)
+            metrics.hurried.labels(cluster=name).set(service.effort is Effort.HURRIED)
             if not service.ready:
                 continue
             try:

@@ -37,6 +37,8 @@ class Metrics:
         self.plain_bytes = self._counter("archived_plain_bytes", "WAL bytes archived.", "cluster")
         self.stored_bytes = self._counter("archived_stored_bytes", "The same as stored.", "cluster")
         self.ready_files = self._gauge("ready_files", "WAL files that wait to be archived.", "cluster")
+        self.ahead_files = self._gauge("ahead_files", "WAL files being archived ahead.", "cluster")
+        self.hurried = self._gauge("compression_hurried", "1 while compressing less, to catch up.", "cluster")
         self.ledger_entries = self._gauge("ledger_entries", "Entries of the verified ledger.", "cluster")
         self.gaps = self._gauge("gaps", "Gaps in the WAL that no base backup begins behind.", "cluster")
         self.restorable_time = self._gauge(

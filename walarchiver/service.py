@@ -6,8 +6,8 @@ Rules:
 - SIGTERM and SIGINT drain: new work is refused, work in progress may end within `server.drain`,
   then everything stops. What was not acknowledged is offered again by PostgreSQL. On a socket that
   systemd passed, new callers are not refused: they wait in its queue for the next server.
-- Threads: `workers` for bytes (compress, seal, digest), a bounded pool of others that wait for
-  storage and database. The event loop touches no bulk bytes.
+- Threads: `workers` for bytes (compress, seal, digest), a few per repository that send, and a bounded pool
+  of others that wait for storage and database. The event loop touches no bulk bytes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from pathlib import Path
 from restore.fetcher import Fetcher
 from restore.prefetch import Window, spool_beside
 from walarchiver.api import Api, ApiLimits, serve_api
+from walarchiver.archivedmemory import ArchivedMemory
 from walarchiver.archiver import Archiver
 from walarchiver.assembly import Archive, Host, checkpointer_of, depositor_of, join_archive, signer_of
 from walarchiver.bucketassembly import bucket_of
 from walarchiver.bucketwatch import BucketWatch, Watched
 from walarchiver.budget import ByteBudget
+from walarchiver.buffers import Buffers
 from walarchiver.clusterservice import ClusterService, Lane, riding_samples, rode_along
 from walarchiver.errors import ConfigError, UsageError, WalarchiverError, WrongCluster
 from walarchiver.gauges import ALARMING, keep_gauges
@@ -37,6 +39,7 @@ from walarchiver.horizon import HorizonSamples
 from walarchiver.ledgerqueue import LedgerQueue
 from walarchiver.listening import ConnectionLimits, Peer, PeerRule
 from walarchiver.log import get_log
+from walarchiver.lookahead import SENDING
 from walarchiver.metrics import Metrics
 from walarchiver.offered import ClusterFacts
 from walarchiver.postgres.control import read_data_directory
@@ -65,6 +68,8 @@ class Service:
         self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix="io")
         self._cpu = ThreadPoolExecutor(settings.workers, thread_name_prefix="cpu")
         self._budget = ByteBudget(settings.memory)
+        self._buffers = Buffers(settings.workers)
+        self._sending: list[ThreadPoolExecutor] = []
         self._stop = asyncio.Event()
         self._fetchers: list[Fetcher] = []
         names = list(host.settings.clusters)
@@ -76,6 +81,7 @@ class Service:
                 open_lanes=self._opener(name, section),
                 executor=self._io,
                 clock=host.clock,
+                workers=settings.workers,
                 watch=self._watch(name, section),
             )
             for name, section in host.settings.clusters.items()
@@ -183,6 +189,8 @@ class Service:
         cluster = self._host.settings.cluster(name)
         queue = LedgerQueue(archive.ledger, self._io)
         samples = HorizonSamples(archive.segment_size)
+        sending = ThreadPoolExecutor(SENDING, thread_name_prefix=f"send-{repository_name}")
+        self._sending.append(sending)  # of its own: a store that hangs keeps no other one waiting
         archiver = Archiver(
             cluster=ClusterFacts(name, int(archive.system), archive.cluster.major, archive.segment_size),
             depositor=depositor_of(self._host, archive, section),
@@ -190,6 +198,9 @@ class Service:
             cpu=self._cpu,
             io=self._io,
             budget=self._budget,
+            sending=sending,
+            buffers=self._buffers,
+            memory=ArchivedMemory(self._host.clock.now_us),
             scanner=scanner_for(archive.segment_size),
             companions=riding_samples(samples, archive.segment_size),
             accompanied=rode_along(samples, self._host.clock),
@@ -258,8 +269,8 @@ class Service:
                     task.cancel()
         for fetcher in self._fetchers:
             fetcher.close()
-        self._io.shutdown(wait=False, cancel_futures=True)
-        self._cpu.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._io, self._cpu, *self._sending):
+            pool.shutdown(wait=False, cancel_futures=True)
         log.info("stopped")
 
     async def _finish(self, until_s: float) -> None:

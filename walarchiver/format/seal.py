@@ -61,6 +61,8 @@ class ZstdParams:
 
 
 FAST = ZstdParams()
+HURRIED = ZstdParams(level=-3, min_match=6)
+"""A third less work than FAST, a quarter to two fifths larger: for an archive that falls behind."""
 
 
 @dataclass(frozen=True, slots=True)
