@@ -14,11 +14,10 @@ from typing import Protocol, TypeAlias
 from blake3 import blake3
 
 from walarchiver.catalog import Catalog
-from walarchiver.errors import MalformedObject, ObjectDamaged, ObjectMisplaced, StoreDenied
-from walarchiver.format.header import Expected, Header
+from walarchiver.errors import MalformedObject, ObjectDamaged, ObjectMisplaced
+from walarchiver.format.header import Expected
 from walarchiver.format.records import BackupPart
-from walarchiver.format.seal import open_sealed
-from walarchiver.repository import Repository
+from walarchiver.repository import Body, Repository, has_recorded_bytes
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 Pour: TypeAlias = Callable[[Callable[[Buffer], None]], None]
@@ -38,27 +37,16 @@ class Source(Protocol):
     def catalog(self) -> Catalog: ...
 
 
-def fetched(archive: Source, part: BackupPart) -> Buffer:
+def fetched(archive: Source, part: BackupPart) -> Body:
     """The stored bytes of a part, not looked at yet. Raises ObjectMissing, ObjectDamaged, Store…."""
-    stored = part.object
-    try:
-        body = archive.repository.store.get(
-            stored.key, version_id=stored.version_id, bytes_max=stored.stored_len
-        )
-    except ObjectDamaged:
-        body = None
-    except StoreDenied:
-        if stored.version_id is None:
-            raise
-        body = None  # a store may refuse a hint that another store gave
-    return archive.repository.stored_bytes(stored) if body is None else body
+    return next(archive.repository.bodies(part.object))
 
 
 def opened(
     archive: Source,
     backup: str,
     part: BackupPart,
-    body: Buffer,
+    body: Body,
     take: Callable[[Pour], None],
 ) -> None:
     """Hand the plain bytes of a part on while they are opened.
@@ -70,9 +58,9 @@ def opened(
     try:
         take(lambda into: _pour(archive, backup, part, body, into))
     except (ObjectDamaged, ObjectMisplaced, MalformedObject):
-        proven = archive.repository.stored_bytes(part.object)
-        if proven == body:
+        if has_recorded_bytes(part.object, body):
             raise
+        proven = archive.repository.stored_bytes(part.object)
         take(lambda into: _pour(archive, backup, part, proven, into))
 
 
@@ -88,20 +76,14 @@ def checked_part(archive: Source, backup: str, part: BackupPart) -> Sequence[byt
     return chunks
 
 
-def _pour(
-    archive: Source, backup: str, part: BackupPart, body: Buffer, into: Callable[[Buffer], None]
-) -> None:
-    repository, system = archive.repository, archive.system
-
-    def key_of(header: Header) -> bytes:
-        return repository.epoch_key(header.system, header.epoch)
-
+def _pour(archive: Source, backup: str, part: BackupPart, body: Body, into: Callable[[Buffer], None]) -> None:
+    repository = archive.repository
     expect = Expected(
-        kind="base", repo=repository.repo, system=system, name=backup, part=part.n, raw=part.raw
+        kind="base", repo=repository.repo, system=archive.system, name=backup, part=part.n, raw=part.raw
     )
     hasher = blake3()
     length = 0
-    for chunk in open_sealed(key_of, (bytes(body) if isinstance(body, memoryview) else body,), expect):
+    for chunk in repository.opened(body, expect):
         hasher.update(chunk)
         length += len(chunk)
         into(chunk)

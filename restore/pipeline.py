@@ -14,9 +14,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from restore.pacing import Pace
-from restore.partsource import Buffer, Pour, Source, fetched, opened
+from restore.partsource import Pour, Source, fetched, opened
 from restore.streamwriter import StreamWriter
 from walarchiver.format.records import BackupPart
+from walarchiver.repository import Body
 
 BYTES_UNDER_WAY_MAX = 128 << 20
 """Stored bytes that were asked for and are not written yet."""
@@ -114,10 +115,10 @@ class _Run:
         fetching = self.fetching.submit(self._fetch, task)
         fetching.add_done_callback(lambda done: self._fetched(task, done))
 
-    def _fetch(self, task: Task) -> Buffer | None:
+    def _fetch(self, task: Task) -> Body | None:
         return None if self.gate.failure is not None else fetched(self._archive, task.part)
 
-    def _fetched(self, task: Task, done: Future[Buffer | None]) -> None:
+    def _fetched(self, task: Task, done: Future[Body | None]) -> None:
         failure = None if done.cancelled() else done.exception()
         body = None if done.cancelled() or failure is not None else done.result()
         if body is None or self.gate.failure is not None:
@@ -125,7 +126,7 @@ class _Run:
             return
         self.writing.submit(self._write, task, body).add_done_callback(lambda done: self._written(task, done))
 
-    def _write(self, task: Task, body: Buffer) -> None:
+    def _write(self, task: Task, body: Body) -> None:
         if self.gate.failure is None:
             write_part(self._archive, task, body)
             self._tell(task.part.raw)
@@ -143,7 +144,7 @@ class _Run:
         self.writing.shutdown(cancel_futures=True)
 
 
-def write_part(archive: Source, task: Task, body: Buffer) -> None:
+def write_part(archive: Source, task: Task, body: Body) -> None:
     """Open one part and write what is wanted of it."""
     part = task.part
 
