@@ -163,7 +163,7 @@ def _real_turn(run: Run, client: Client, names: list[str]) -> Callable[[int], Me
 
 def _script(run: Run, session: Session, command: str) -> str:
     """A file with the command, for its environment cannot be PostgreSQL's."""
-    path = run.place.folder / session.prefix / "command.sh"
+    path = _script_path(run, session)
     lines = [f"export {name}='{value}'" for name, value in session.environment.items()]
     text = command.replace("%p", '"$1"').replace("%f", '"$2"')
     path.write_text("\n".join(["#!/bin/sh", *lines, f"exec {text}"]) + "\n")
@@ -185,4 +185,10 @@ def give_to_server(run: Run, session: Session) -> Path:
     """For base backups: the session's files to the server's user, and its archive command as a file."""
     _give_to_server(run, session)
     _script(run, session, session.archive)
-    return run.place.folder / session.prefix / "command.sh"
+    return _script_path(run, session)
+
+
+def _script_path(run: Run, session: Session) -> Path:
+    # pgBackRest refuses an archive_command without its name in it.
+    theirs = session.prefix.startswith("br")
+    return run.place.folder / session.prefix / ("pgbackrest.sh" if theirs else "archive.sh")

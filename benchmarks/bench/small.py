@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -74,8 +75,13 @@ def _hooks(run: Run, path: Path) -> dict[str, str]:
     if not twin.exists():
         shutil.copyfile(ROOT / "bin" / "walarchiver-hook", twin)
         twin.chmod(0o755)
+    # The interpreter itself: what PATH has may be a script that looks for one.
+    python = Path(os.path.realpath(sys.executable))
+    beside = twin.with_name("python3")
+    if not beside.exists():
+        beside.symlink_to(python)
     found["walarchiver-hook, Python twin"] = f'"{twin}"{words}'
-    found["python3 -I -S -c pass"] = shell(sys.executable, "-I", "-S", "-c", "pass")
+    found["python3 -I -S -c pass"] = shell(python, "-I", "-S", "-c", "pass")
     return {label: command.replace("%p", f"pg_wal/{run.corpus.names[0]}") for label, command in found.items()}
 
 
