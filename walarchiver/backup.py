@@ -59,6 +59,8 @@ class BackupRequest:
     """Bytes a second that PostgreSQL may send at most."""
     outage_s: float = 0.0
     """How long the store may be out before the backup is given up."""
+    outage_pause_s: float = 2.0
+    """Between two tries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def take_backup(
     started_s = clock.monotonic_s()
     backup = f"{as_datetime(clock.now_us()):%Y%m%dT%H%M%SZ}-{random.token(4).hex()}"
     room = Room.within(request.memory, part_bytes, request.workers)
-    patience = Patience(clock, request.outage_s, say)
+    patience = Patience(clock, request.outage_s, say, pause_s=request.outage_pause_s)
     uploads = PartUploads(depositor, ledger, backup=backup, room=room, patience=patience)
     sink = PartSink(uploads, part_bytes=part_bytes, buffers=room.plain)
 
