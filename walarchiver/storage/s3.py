@@ -43,7 +43,6 @@ from walarchiver.storage.s3answers import (
 )
 from walarchiver.storage.s3bodies import (
     Bodies,
-    Buffer,
     Checksum,
     Incoming,
     ThroughBotocore,
@@ -53,6 +52,7 @@ from walarchiver.storage.s3bodies import (
 )
 from walarchiver.storage.s3client import Reply, accessed
 from walarchiver.storage.s3direct import DirectBodies
+from walarchiver.storage.s3wire import Buffer
 
 Answer = TypeVar("Answer")
 

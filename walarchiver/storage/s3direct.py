@@ -5,9 +5,9 @@ Rules:
 - Over TLS, and on loopback, the signature leaves the body out (`UNSIGNED-PAYLOAD`): TLS protects it on the
   way, and the store verifies its checksum, which is signed. Over plain http its SHA-256 is signed.
 - What this path does not do goes through botocore, and `told` says so: a proxy that the environment names,
-  a signature other than version 4. An answer that points elsewhere (another region, a redirect) sends
-  this one request through botocore, which finds out where, and then the address is asked for anew.
-- Redirects are never followed here, so no signature is shown to another host than botocore's own.
+  a signature other than version 4. An answer that names another region sends this one request through
+  botocore, which remembers the region, and then the address is asked for anew.
+- A redirect that names no region is a refusal: botocore would look for the region without end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from walarchiver.errors import StoreDenied
 from walarchiver.ports import Clock
 from walarchiver.storage.options import S3Options
-from walarchiver.storage.s3answers import Refusal, S3Refused, read_refusal
+from walarchiver.storage.s3answers import S3Refused, read_refusal
 from walarchiver.storage.s3bodies import Bodies, Checksum, Incoming, Written
 from walarchiver.storage.s3client import Access, ObjectAddress, authorities_file, has_proxy, object_address
 from walarchiver.storage.s3signing import (
@@ -36,7 +36,12 @@ from walarchiver.storage.s3signing import (
 from walarchiver.storage.s3wire import Answer, Buffer, Origin, Wire, WireLimits
 
 _ELSEWHERE_CODES = frozenset(
-    {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
+    {
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+        "PermanentRedirect",
+        "TemporaryRedirect",
+    }
 )
 
 
@@ -86,17 +91,14 @@ class DirectBodies:
         payload = UNSIGNED_PAYLOAD if self._is_unsigned else hashlib.sha256(body).hexdigest()
         with self._asked(route, "PUT", name, {}, headers, payload, body) as answer:
             words = answer.start()
-            if 200 <= answer.status < 300:
-                return Written(etag=answer.header("etag"), version_id=answer.header("x-amz-version-id"))
-        refusal = read_refusal(answer.status, answer.reason, words)
-        if self._is_elsewhere(refusal):
-            return self._behind.create(name, body, checksum)
-        raise S3Refused(refusal)
+        if 200 <= answer.status < 300:
+            return Written(etag=answer.header("etag"), version_id=answer.header("x-amz-version-id"))
+        self._refuse_unless_elsewhere(answer, words)
+        return self._behind.create(name, body, checksum)
 
     @contextmanager
     def opened(self, name: str, version_id: str | None, byte_range: str | None) -> Iterator[Incoming]:
         route = self._current()
-        refusal: Refusal | None = None
         if route is not None:
             query = {} if version_id is None else {"versionId": version_id}
             headers = {} if byte_range is None else {"range": byte_range}
@@ -104,12 +106,10 @@ class DirectBodies:
                 if 200 <= answer.status < 300:
                     yield _Arriving(answer)
                     return
-                refusal = read_refusal(answer.status, answer.reason, answer.start())
-        if refusal is None or self._is_elsewhere(refusal):
-            with self._behind.opened(name, version_id, byte_range) as incoming:
-                yield incoming
-            return
-        raise S3Refused(refusal)
+                words = answer.start()
+            self._refuse_unless_elsewhere(answer, words)
+        with self._behind.opened(name, version_id, byte_range) as incoming:
+            yield incoming
 
     def close(self) -> None:
         with self._lock:
@@ -145,12 +145,13 @@ class DirectBodies:
         unsigned = {"accept-encoding": "identity", "user-agent": "walarchiver"}
         return route.wire.ask(method, target, signed | unsigned, body)
 
-    def _is_elsewhere(self, refusal: Refusal) -> bool:
-        """Whether botocore has to find out where the bucket is; its address is asked for anew then."""
-        elsewhere = 300 <= refusal.status < 400 or refusal.code in _ELSEWHERE_CODES
-        if elsewhere:
-            self._stale = True
-        return elsewhere
+    def _refuse_unless_elsewhere(self, answer: Answer, words: bytes) -> None:
+        """Return only when the server named another region. Raises S3Refused."""
+        refusal = read_refusal(answer.status, answer.reason, words)
+        named = answer.header("x-amz-bucket-region") is not None or b"<Region>" in words
+        if refusal.code not in _ELSEWHERE_CODES or not named:
+            raise S3Refused(refusal)
+        self._stale = True
 
     def _current(self) -> _Route | None:
         """The way to the bucket; None when it is left to botocore."""
