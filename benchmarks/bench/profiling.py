@@ -56,10 +56,14 @@ def profile(run: Run) -> list[Section]:
 def _drain(run: Run, names: list[str]) -> Section:
     section = Section("profile-drain", "Where our CPU goes: drain")
     for watcher in _watchers(section):
-        data = run.corpus.data_directory(run.place.work("data") / "d", names)
-        with Walarchiver().session(run.target(data)) as session, watcher(run, session.watched[0], section):
-            outcome = drive(run.job(session, "archive", session.archive, data))
-    one = measured("server", 0, len(names) * run.corpus.segment_bytes, outcome)
+        data = run.corpus.data_directory(run.place.work("data") / "d", names, ready=False)
+        with Walarchiver().session(run.target(data)) as session:
+            run.warm(session, data, names[0])
+            for name in names[1:]:
+                (data / "pg_wal" / "archive_status" / f"{name}.ready").touch()
+            with watcher(run, session.watched[0], section):
+                outcome = drive(run.job(session, "archive", session.archive, data))
+    one = measured("server", 0, (len(names) - 1) * run.corpus.segment_bytes, outcome)
     _shares(section, one.cpu_per_gb, outcome.children_cpu_s / outcome.cpu_s)
     return section
 
@@ -127,6 +131,12 @@ def _perf(run: Run, pid: int, section: Section) -> Iterator[None]:
     section.tables.append(Table(("library", "symbol", "share"), top, "Hottest symbols:"))
 
 
+_WAITING = re.compile(
+    r"_worker \(concurrent/futures/thread|select \(selectors|wait \(threading|accept \(socket|_run_once \(asyncio"
+)
+"""Where threads wait: py-spy cannot always tell that from work."""
+
+
 def part_of(library: str, symbol: str) -> str:
     """Which part of the work ran there."""
     for name, in_library, in_symbol in PARTS:
@@ -152,8 +162,7 @@ def _symbols(record: Path) -> Counter[tuple[str, str]]:
 @contextmanager
 def _py_spy(run: Run, pid: int, section: Section) -> Iterator[None]:
     program, raw = find_py_spy(fetch=False), run.place.work("spy") / "raw.txt"
-    words = [str(program), "record", "-p", str(pid), "-r", "200", "-f", "raw", "-o", str(raw), "--gil"]
-    words[-1:] = ["--threads"]
+    words = [str(program), "record", "-p", str(pid), "-r", "200", "-f", "raw", "-o", str(raw)]
     with _beside(words):
         yield
     if not raw.exists():
@@ -162,8 +171,9 @@ def _py_spy(run: Run, pid: int, section: Section) -> Iterator[None]:
     own: Counter[str] = Counter()
     for line in raw.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
-        frames = stack.split(";")
-        own[_place(frames[-1])] += int(count)
+        last = stack.split(";")[-1]
+        if not _WAITING.match(last):
+            own[_place(last)] += int(count)
     total = sum(own.values()) or 1
     rows = tuple(
         (place, f"{count / total:.1%}") for place, count in own.most_common(25) if count / total >= 0.01
