@@ -13,7 +13,7 @@ Rules:
 - Every wait is at most a second long; between waits the deadline and PostgreSQL's life are checked. A
   hook outliving its server would answer nobody, and one that hangs stops archiving for ever.
 - `hook.c` does the same in a tenth of the time, and is what is installed where it could be built
-  (docs/adr). Statuses and messages are equal to the letter: the tests run over both, and compare them.
+  (ADR 0021). Statuses and messages are equal to the letter: the tests run over both, and compare them.
 """
 
 import _signal  # type: ignore[import-not-found]  # typeshed has no stub for it

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.hook.conftest import COMPILED, REPOSITORY, InstalledHook, ServerMaker, only_python
-from tests.hook.test_hook import DONE, NAME
+from tests.hook.conftest import COMPILED, REPOSITORY, InstalledHook, ServerMaker, only_compiled, only_python
+from tests.hook.test_hook import ABSENT, DONE, NAME, ODD_ANSWERS
 from walarchiver import hook as hook_module
 from walarchiver.errors import all_errors
 from walarchiver.operate.findings import Level
@@ -239,3 +242,68 @@ def test_a_path_that_looks_like_an_option_asks_nobody_for_anything(
     assert "WA-USAGE" in err
     assert hook.run("fetch", NAME, *words)[0] == 200
     assert server.requests == []
+
+
+@only_compiled
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can call the hook as another user")
+def test_a_socket_in_a_closed_folder_names_the_user(hook: InstalledHook) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        shutil.copy(hook.launcher, folder / "hook")
+        (folder / "closed").mkdir(mode=0o700)
+        command = [folder / "hook", "--socket", folder / "closed" / "s", "push", "/x"]
+        done = subprocess.run(
+            command, cwd="/", env={}, user=65534, group=65534, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 1
+    path = folder / "closed" / "s"
+    assert done.stderr == (
+        f"walarchiver-hook push: WA-SOCKET: no server on {path}: Permission denied; let user 65534 reach it\n"
+    )
+
+
+@pytest.mark.parametrize(("words", "status"), [(("push", "x"), 1), (("fetch", NAME, "x"), 200)])
+def test_closed_standard_files_change_no_status_and_disturb_no_request(
+    hook: InstalledHook, fake_server: ServerMaker, words: tuple[str, ...], status: int
+) -> None:
+    server = fake_server(ODD_ANSWERS["503"])
+    command = ["sh", "-c", '"$0" "$@" <&- >&- 2>&-', hook.launcher, *words]
+    environment = {"PATH": "/usr/bin:/bin", **hook.environment}
+    assert subprocess.run(command, cwd=hook.cwd, env=environment, check=False).returncode == status
+    server.answer = DONE if words[0] == "push" else ABSENT
+    assert subprocess.run(command, cwd=hook.cwd, env=environment, check=False).returncode == (
+        words[0] != "push"
+    )
+    assert len(server.requests) == 2
+    assert all(request.endswith(b"}") for request in server.requests)
+
+
+@pytest.mark.parametrize(("words", "status"), [(("push", "x"), 1), (("fetch", NAME, "x"), 200)])
+def test_a_log_that_nobody_reads_any_more_changes_no_status(
+    hook: InstalledHook, words: tuple[str, ...], status: int
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {"PATH": "/usr/bin:/bin", **hook.environment, "WALARCHIVER_TIMEOUT": "1"}
+    done = subprocess.run(
+        [hook.launcher, *words], cwd=hook.cwd, env=environment, stderr=writing, check=False, timeout=30
+    )
+    os.close(writing)
+    assert done.returncode == status
+
+
+@only_compiled
+def test_a_log_that_is_full_holds_the_compiled_hook_up_for_a_moment_only(hook: InstalledHook) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writing, bytes(65536)):
+            pass
+    os.set_blocking(writing, True)
+    process = subprocess.Popen(
+        [hook.launcher, "push", "x"], cwd=hook.cwd, env=hook.environment, stderr=writing
+    )
+    assert process.wait(30) == 1
+    os.close(reading)
+    os.close(writing)
