@@ -172,7 +172,9 @@ async def _recovered(place: Workplace) -> None:
         over = await asyncio.to_thread(recovery_over, place)
         if over and seen:
             return
-        seen = seen or not over
+        if not over and not seen:
+            seen = True
+            log.info("waiting for recovery to end", instance=place.target)
         await asyncio.sleep(LOOK_INTERVAL_S)
 
 

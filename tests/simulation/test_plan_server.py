@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import struct
 from pathlib import Path
 from typing import cast
 
@@ -10,7 +12,7 @@ import pytest
 
 from restore.core.plan import Plan
 from restore.core.planfile import plan_from_text
-from restore.planserver import PlanHandlers
+from restore.planserver import PlanHandlers, _recovered, recovery_over
 from restore.walreader import WalReader
 from restore.workplace import Workplace, find_plan, note_plan
 from tests.kit.wal import WalWriter
@@ -124,6 +126,52 @@ def test_the_restore_command_survives_the_shell_and_postgresql(tmp_path: Path) -
 
     words = shlex.split(command.replace("%%", "%"))
     assert words[:3] == ["/opt/a b/walarchiver-hook", "--socket", str(place.socket)]
+
+
+def control(place: Workplace, state: int) -> None:
+    """A data directory that says of itself what pg_control's state means (enum DBState)."""
+    (place.target / "global").mkdir(exist_ok=True)
+    (place.target / "PG_VERSION").write_text("18\n")
+    content = struct.pack("<QIII", SYSTEM_ID, 1800, 1, state).ljust(48, b"\0") + (1).to_bytes(4, "little")
+    (place.target / "global" / "pg_control").write_bytes(content.ljust(512, b"\0"))
+
+
+def test_recovery_is_over_only_when_the_new_timeline_is_in_production(place: Workplace) -> None:
+    """After its signal file went PostgreSQL still asks for a timeline history: a server that had gone would
+    make the promotion fail."""
+    assert not recovery_over(place), "no pg_control yet"
+    for state, over in ((1, True), (2, False), (3, True), (4, False), (5, False), (6, True)):
+        control(place, state)
+        assert recovery_over(place) is over
+        for name in ("recovery.signal", "standby.signal"):
+            (place.target / name).touch()
+            assert not recovery_over(place)
+            (place.target / name).unlink()
+
+
+def test_a_plans_server_waits_until_it_has_seen_recovery_begin_and_end(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started before PostgreSQL is, or beside one that was promoted long ago, it stays."""
+    monkeypatch.setattr("restore.planserver.LOOK_INTERVAL_S", 0.001)
+    looks: list[bool] = []
+    story = [lambda: control(place, 6), lambda: None, lambda: control(place, 5)]
+    story += [lambda: None, lambda: shutil.rmtree(place.target)]
+
+    def look(where: Workplace) -> bool:
+        if story:
+            story.pop(0)()
+        looks.append(recovery_over(where))
+        return looks[-1]
+
+    monkeypatch.setattr("restore.planserver.recovery_over", look)
+
+    async def play() -> None:
+        async with asyncio.timeout(20):
+            await _recovered(place)
+
+    asyncio.run(play())
+    assert looks == [True, True, False, False, True]
 
 
 # --- the planner's reader ----------------------------------------------------------------------------
