@@ -280,6 +280,18 @@ def test_the_keys_of_a_platform_role_sign(
     store.close()
 
 
+def test_a_platform_s_key_that_cannot_be_one_is_refused_unshown(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret\r\nx-injected: 1")
+    store = s3_server.open("s3://bucket/x", replace(s3_server.options(), credentials=PlatformRole()))
+    with pytest.raises(StoreDenied, match="characters that no key has") as caught:
+        store.put_new("v1/a", BODY)
+    assert "secret" not in caught.value.message
+    store.close()
+
+
 # --- servers ----------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tests.kit.chance import RealClock
 from walarchiver.clock import SystemRandom
 from walarchiver.embedded.binaries import weed_binary
 from walarchiver.embedded.seaweed import SeaweedServer
-from walarchiver.errors import StoreUnavailable
+from walarchiver.errors import StoreDenied, StoreUnavailable
 from walarchiver.storage import open_store
 
 STARTER = """
@@ -69,6 +70,22 @@ def test_data_outlive_a_restart_and_nothing_is_left_running(tmp_path: Path) -> N
         assert store.get("v1/a", bytes_max=1) == b"x"
     store.close()
     assert (server.credentials_file.stat().st_mode & 0o777) == 0o600
+
+
+def test_over_tls_it_is_reached_by_those_who_trust_it(tmp_path: Path) -> None:
+    large = bytes(range(256)) * 12_000
+    with SeaweedServer(weed_binary(), tmp_path, RealClock(), SystemRandom(), tls=True) as server:
+        server.make_bucket("kept", versioned=True)
+        store = open_store("s3://kept/x", s3=server.options(), clock=RealClock(), random=SystemRandom())
+        store.put_new("v1/a", large)
+        assert store.get("v1/a", bytes_max=len(large)) == large
+        assert [found.size for found in store.list_keys("v1/")] == [len(large)]
+        store.close()
+        stranger = replace(server.options(), ca_file=None)
+        store = open_store("s3://kept/x", s3=stranger, clock=RealClock(), random=SystemRandom())
+        with pytest.raises(StoreDenied, match="not trusted"):
+            store.get("v1/a", bytes_max=len(large))
+        store.close()
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

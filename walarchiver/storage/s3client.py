@@ -211,7 +211,14 @@ def _session(options: S3Options, clock: Clock) -> tuple[Any, Callable[[], Keys]]
 
     def current() -> Keys:
         frozen = credentials.get_frozen_credentials()
-        return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+        keys = Keys(frozen.access_key, frozen.secret_key, frozen.token or None)
+        for part in (keys.access_key_id, keys.secret_access_key, keys.session_token or ""):
+            if not part.isascii() or any(char.isspace() for char in part):
+                raise StoreDenied(
+                    "the credentials of this platform hold characters that no key has",
+                    hint="Look at AWS_ACCESS_KEY_ID and its like in the environment, or at the profile.",
+                )
+        return keys
 
     return session, current
 

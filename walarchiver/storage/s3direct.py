@@ -170,6 +170,8 @@ class DirectBodies:
             return self._route
 
     def _obstacle(self, address: ObjectAddress) -> str | None:
+        if not address.url.isascii():
+            return "its address is not ASCII"
         if address.signature != "v4":
             return f"this bucket wants signatures of kind {address.signature}"
         if not self._options.is_loopback and has_proxy(address.url):
