@@ -132,7 +132,8 @@ def _perf(run: Run, pid: int, section: Section) -> Iterator[None]:
 
 
 _WAITING = re.compile(
-    r"_worker \(concurrent/futures/thread|select \(selectors|wait \(threading|accept \(socket|_run_once \(asyncio"
+    r"_worker \(concurrent/futures/thread|select \(selectors|wait \(threading|accept \(socket"
+    r"|_run_once \(asyncio"
 )
 """Where threads wait: py-spy cannot always tell that from work."""
 
