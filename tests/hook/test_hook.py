@@ -82,6 +82,12 @@ def test_fetch_says_absent_only_for_the_proven_end(hook: InstalledHook, fake_ser
     assert hook.run("push", f"pg_wal/{NAME}")[0] == 1
 
 
+@pytest.mark.parametrize("kept", [len(ABSENT) - 1, ABSENT.index(b"{}"), len(ABSENT) // 2])
+def test_a_broken_off_absence_is_a_doubt(hook: InstalledHook, fake_server: ServerMaker, kept: int) -> None:
+    fake_server(ABSENT[:kept])
+    assert hook.run("fetch", NAME, "pg_wal/RECOVERYXLOG")[0] == 200
+
+
 @pytest.mark.parametrize("odd", ODD_ANSWERS.values(), ids=ODD_ANSWERS.keys())
 def test_an_odd_answer_is_a_failure_for_push_and_a_doubt_for_fetch(
     hook: InstalledHook, fake_server: ServerMaker, odd: bytes

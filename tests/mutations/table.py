@@ -7,6 +7,7 @@ from dataclasses import dataclass
 ARCHIVER = "tests/simulation/test_archiver.py::"
 FETCHER = "tests/simulation/test_fetcher.py::"
 API = "tests/hook/test_api.py::"
+COMPILED_HOOK = "walarchiver/hook.c"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,14 @@ MUTATIONS = (
         """    if call.verb == "fetch" and status == 404 and said == b"1":\n""",
         """    if call.verb == "fetch" and status >= 400:\n""",
         (f"{API}test_the_hook_gets_the_status_that_postgresql_needs",),
+    ),
+    Mutation(
+        2,
+        "tells PostgreSQL, compiled, that a broken-off answer is the end of the archive",
+        COMPILED_HOOK,
+        """    if (!split(length, &head, &body))\n        fail""",
+        """    if (!split(length, &head, &body) && (verb != FETCH || length == 0))\n        fail""",
+        ("tests/hook/test_hook.py::test_a_broken_off_absence_is_a_doubt",),
     ),
     Mutation(
         3,

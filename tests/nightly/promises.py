@@ -42,6 +42,7 @@ PROMISES = (
             f"{SIMULATION}test_fetcher.py::test_a_hole_is_not_the_end",
             f"{SIMULATION}test_fetcher.py::test_under_random_failures_absent_is_only_said_when_it_is_true",
             "tests/hook/test_hook.py::test_an_odd_answer_is_a_failure_for_push_and_a_doubt_for_fetch",
+            "tests/hook/test_twins.py::test_both_hooks_say_the_same_to_anything",
             f"{INTEGRATION}test_outages.py::"
             "test_recovery_stops_at_any_doubt_goes_on_without_it_and_ends_at_the_true_end",
         ),
@@ -213,7 +214,7 @@ PROMISES = (
         17,
         "A bucket restore destroys no version.",
         (
-            "tests/restore_core/test_bucketactions.py::"
+            "tests/restore_core/test_bucketactions_chance.py::"
             "test_carrying_out_an_action_reaches_what_was_wanted_destroys_nothing_and_then_needs_nothing",
             "tests/evidence/test_bucket_restore_chance.py::"
             "test_the_bucket_holds_again_what_it_held_and_nothing_was_destroyed",
