@@ -32,11 +32,10 @@ from restore.core.increment import (
     parse_increment,
 )
 from restore.filesums import FileSums, check_contents
-from restore.layers import Layer
 from restore.layout import Layout, lay_out
 from restore.manifest import BackupManifest, check_same_files
 from restore.streamwriter import Range, StreamWriter, write_all
-from walarchiver.core.lsn import format_lsn
+from walarchiver.core.lsn import Lsn, format_lsn
 from walarchiver.errors import MalformedObject, RestoreFailed
 from walarchiver.postgres.backupindex import BackupIndex
 
@@ -57,11 +56,22 @@ class _Rebuilt:
     """Oldest first."""
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One member of a chain, as far as combining is concerned."""
+
+    backup: str
+    timeline: int
+    start_lsn: Lsn
+    index: BackupIndex
+    manifest: BackupManifest
+
+
 @dataclass
 class _Member:
     """What is wanted of an earlier member."""
 
-    layer: Layer
+    link: Link
     layout: Layout
     wanted: dict[int, list[Range]] = field(default_factory=dict)
     paths: dict[str, Path] = field(default_factory=dict)
@@ -77,18 +87,24 @@ class Chain:
     """The earlier members of an incremental backup, and how all become one directory."""
 
     def __init__(
-        self, layers: Sequence[Layer], target: Path, tablespaces: Mapping[int, Path], spool: Path
+        self,
+        links: Sequence[Link],
+        target: Path,
+        tablespaces: Mapping[int, Path],
+        spool: Path,
+        *,
+        block_bytes: int,
     ) -> None:
-        """`layers`: oldest first, the backup itself last.
+        """`links`: oldest first, the backup itself last. `spool`: a folder that is ours.
 
         Raises RestoreFailed when a file has no whole copy in the chain, and what `lay_out` raises.
         """
-        self._layers = layers
+        self._links = links
         self._spool = spool
-        self._block_bytes = layers[-1].record.facts.block_size
+        self._block_bytes = block_bytes
         self._target = target
-        tip = lay_out(layers[-1].index, target, tablespaces)
-        self._members = [_Member(one, self._laid_out(one.index, target, tablespaces)) for one in layers[:-1]]
+        tip = lay_out(links[-1].index, target, tablespaces)
+        self._members = [_Member(one, self._laid_out(one.index, target, tablespaces)) for one in links[:-1]]
         self._labels: list[Path] = []
         self.spooled: dict[str, Path] = {}
         """Where the increments of the newest backup are written, by their name."""
@@ -103,7 +119,7 @@ class Chain:
             self._labels.append(spool / f"{number}-label")
             member.want(LABEL, self._labels[-1])
         self.writers = tuple(
-            StreamWriter(target, one.layout.sizes, one.wanted, FileSums(one.layer.manifest.files))
+            StreamWriter(target, one.layout.sizes, one.wanted, FileSums(one.link.manifest.files))
             for one in self._members
         )
         """Of the earlier members, oldest first."""
@@ -130,7 +146,7 @@ class Chain:
         """
         for member, writer in zip(self._members, self.writers, strict=True):
             writer.check_complete()
-            files = {name: member.layer.manifest.files.get(name) for name in member.paths}
+            files = {name: member.link.manifest.files.get(name) for name in member.paths}
             listed = BackupManifest(2, {name: one for name, one in files.items() if one is not None})
             for name, path in member.paths.items():
                 if not member.layout.files[name].member.size:
@@ -152,7 +168,7 @@ class Chain:
         return lay_out(index, target, {**gone, **tablespaces})
 
     def _sources(self, name: str, final: str, path: Path) -> _Rebuilt:
-        increments = [self._spool / f"{len(self._layers) - 1}-{len(self._rebuilt)}"]
+        increments = [self._spool / f"{len(self._links) - 1}-{len(self._rebuilt)}"]
         self.spooled[name] = increments[0]
         for number in range(len(self._members) - 1, -1, -1):
             member = self._members[number]
@@ -163,7 +179,7 @@ class Chain:
                 break
             increments.append(self._spool / f"{number}-{len(self._rebuilt)}")
             member.want(name, increments[-1])
-        chain = ", ".join(layer.record.backup for layer in self._layers)
+        chain = ", ".join(link.backup for link in self._links)
         raise RestoreFailed(f"the chain {chain} has increments of {final}, but no whole copy before them")
 
     # --- combining -------------------------------------------------------------------------------
@@ -172,13 +188,13 @@ class Chain:
         """Whether each incremental member began where its predecessor did; the newest one's is made plain."""
         tip = self._target / LABEL
         for number, path in enumerate([*self._labels, tip], 1):
-            text, prior = path.read_bytes(), self._layers[number - 1].record
+            text, prior = path.read_bytes(), self._links[number - 1]
             lsn, timeline = _FROM_LSN.search(text), _FROM_TIMELINE.search(text)
             wanted = (format_lsn(prior.start_lsn).encode(), str(prior.timeline).encode())
             if lsn is None or timeline is None or (lsn[1], timeline[1]) != wanted:
-                record = self._layers[number].record
+                link = self._links[number]
                 raise RestoreFailed(
-                    f"base backup {record.backup} does not build on {prior.backup} at "
+                    f"base backup {link.backup} does not build on {prior.backup} at "
                     f"{format_lsn(prior.start_lsn)}, timeline {prior.timeline}, by its own backup_label"
                 )
         tip.write_bytes(_FROM_ANY.sub(b"", tip.read_bytes()))

@@ -12,18 +12,18 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from restore.combine import Chain
+from restore.combine import Chain, Link
 from restore.core.plan import Plan
 from restore.core.recoveryconf import render_settings
 from restore.delta import Survey, check_delta_target, make_ready, survey
 from restore.dirlock import locked
 from restore.diskspace import check_room, unwritable
-from restore.layers import digests_of, layers_of, part_bytes
+from restore.layers import Layer, digests_of, layers_of, part_bytes
 from restore.layout import lay_out
 from restore.pacing import Pace
 from restore.partsource import Source
@@ -92,7 +92,7 @@ class Placement:
             self._survey = survey(layout, tip.manifest, digests, workers=options.workers)
         else:
             place.check_unused()
-        self._chain = Chain(layers, place.target, places, place.increments) if len(layers) > 1 else None
+        self._chain = None if len(layers) == 1 else _chain_of(layers, place, places)
         self._unpacker = Unpacker(
             tip.index,
             place.target,
@@ -185,6 +185,15 @@ class Placement:
         _write_settings(self._plan, place, options.owner, options.comments)
         place.write_plan(self._plan)
         self._unpacker.publish()
+
+
+def _chain_of(layers: Sequence[Layer], place: Workplace, tablespaces: Mapping[int, Path]) -> Chain:
+    links = [
+        Link(one.record.backup, one.record.timeline, one.record.start_lsn, one.index, one.manifest)
+        for one in layers
+    ]
+    block_bytes = layers[-1].record.facts.block_size
+    return Chain(links, place.target, tablespaces, place.increments, block_bytes=block_bytes)
 
 
 def _unpack_configuration(content: bytes, place: Workplace, owner: RunAs | None) -> None:
