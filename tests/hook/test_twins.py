@@ -31,8 +31,8 @@ TEXTS += ["日本\x7f".encode(), b"\xe2\x82", b"\xed\xa0\x80", b"\xf4\x90\x80\x8
 TEXTS += [b"c" * 3000, b"=", b"-", b""]
 WORDS = [*TEXTS, b"--cluster", b"--cluster=", b"--plan", b"--plan=p", b"--parent", b"--parent=1", b"--socket"]
 WORDS += [b"--cluster=push", b"--cluster=fetch", b"--parent=" + b"9" * 30, b"--force", b"--help", b"--"]
-NUMBERS = [b"", b"1", b"5", b"0", b"007", b"86400", b"86401", b"-1", b" 5", b"soon", b"\xff", b"1" * 5000]
-NUMBERS += ["٣".encode(), b"4294967297", b"0" * 30 + b"9"]
+NUMBERS = [b"", b"100", b"0", b"00600", b"86400", b"86401", b"-1", b" 5", b"soon", b"\xff", b"1" * 5000]
+NUMBERS += ["٣".encode(), b"4294967297", b"0" * 30 + b"900"]
 PARENTS = [b"", b"0", b"01", b"1", b"-1", b"2147483647", b"2147483648", b"9" * 30, "٣".encode(), b"x"]
 
 texts = st.one_of(st.sampled_from(TEXTS), st.binary(max_size=8).map(lambda raw: raw.replace(b"\0", b"")))
@@ -200,6 +200,11 @@ def test_no_sanitizer_finds_anything_in_the_compiled_hook(twins_of: TwinsMaker, 
         pytest.skip("no C compiler here")
     if done.returncode != 0:
         pytest.skip(f"the compiler has no sanitizers: {done.stderr.strip()[-200:]}")
+    started = [subprocess.run([built], capture_output=True, check=False) for _ in range(20)]
+    if any(one.returncode != 1 for one in started):
+        pytest.skip(
+            f"what is built with sanitizers does not start on this kernel: {started[0].stderr[-200:]!r}"
+        )
     twins = twins_of(built)
     for answer in ODD_ANSWERS.values():
         twins.compare([b"fetch", NAME.encode(), b"pg_wal/RECOVERYXLOG"], {}, answer)
