@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.contracts.modelled import app_of, model_of
 from tests.contracts.test_evidence_bucket import all_entries
-from tests.contracts.test_evidence_bucket_faults import app_of, model_of
 from tests.kit.evidence import Evidence
 from tests.kit.models3 import faults
 from tests.kit.models3.wire import Reply

@@ -11,29 +11,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tests.evidence.listings import IDS, entries_of, marker, version
+from tests.evidence.listings import version
 from tests.kit.smalldisk import fill, small_disk
 from walarchiver.bucketports import KeyRange, Observation
-from walarchiver.core.keyhistory import absorb
-from walarchiver.core.version import Entry, EntryKind, StoreMs
+from walarchiver.core.version import Entry, StoreMs
 from walarchiver.errors import IndexForeign, IndexUnavailable, StoreMisbehaves
 from walarchiver.evidence import sqliteingest
 from walarchiver.evidence.indexrow import (
-    entry_of,
     facts_of,
-    is_unchanged,
-    row_of,
-    simple,
-    stored_rows,
 )
 from walarchiver.evidence.openindex import open_index
-from walarchiver.evidence.parquetindex import ParquetIndex, folder_of
+from walarchiver.evidence.parquetindex import ParquetIndex
 from walarchiver.evidence.spool import Spool
 from walarchiver.evidence.sqliteindex import SqliteIndex
-from walarchiver.evidence.sqlitequestions import bounds
 
 ASKED = StoreMs(100_000)
 ALL = KeyRange()
@@ -364,136 +355,3 @@ def test_a_listing_larger_than_memory_may_hold_is_sorted_on_disk(
     assert [key for key, _ in spool.groups()] == sorted(keys)
     assert (spool.count, list(tmp_path.iterdir())) == (1000, [])
     spool.close()
-
-
-# --- rows --------------------------------------------------------------------------------------------------
-
-texts = st.one_of(
-    st.sampled_from(["", *IDS, "D41D8CD98F00B204E9800998ECF8427E", "d41d8cd98f00b204e9800998ecf8427e-0012"]),
-    st.from_regex(r"[0-9a-f]{32}(-[0-9]{1,12})?", fullmatch=True),
-    st.text(st.characters(codec="utf-8"), max_size=40),
-)
-
-
-@given(texts, texts.filter(bool), st.booleans(), st.integers(0, 5 * 2**40))
-def test_what_a_listing_says_survives_being_kept_short(
-    etag: str, version_id: str, latest: bool, size: int
-) -> None:
-    entry = Entry("k", version_id, EntryKind.VERSION, StoreMs(7), size, etag, "STANDARD", latest)
-    assert entry_of("k", facts_of(entry, lambda _name: 1), lambda _number: "STANDARD") == entry
-
-
-@given(st.data())
-def test_rows_survive_being_kept(data: st.DataObject) -> None:
-    names = ["", "STANDARD", "GLACIER", "own class"]
-    listed = data.draw(entries_of("k"))
-    rows = absorb([], listed, asked=ASKED, covered=None).rows
-    stored = stored_rows(rows, names.index)
-    assert tuple(row_of("k", row, names.__getitem__) for row in reversed(stored)) == rows
-    facts = [facts_of(entry, names.index) for entry in listed]
-    short = simple(facts, ASKED)
-    assert short is None or short == stored
-    if is_unchanged(facts, stored):
-        assert absorb(rows, listed, asked=StoreMs(ASKED + 1), covered=ASKED).rows == rows
-
-
-@given(st.text(st.characters(codec="utf-8"), max_size=3), st.text(st.characters(codec="utf-8"), max_size=5))
-def test_a_prefix_bounds_exactly_the_keys_that_begin_with_it(prefix: str, key: str) -> None:
-    for name in (key, prefix + key):
-        first, end = bounds(prefix)
-        assert (first <= name.encode() < end) is name.startswith(prefix)
-
-
-# --- with parts --------------------------------------------------------------------------------------------
-
-
-def test_a_large_index_is_opened_with_parts_and_keeps_its_answers(tmp_path: Path) -> None:
-    path = tmp_path / "index.db"
-    small = open_index(path)
-    assert isinstance(small, SqliteIndex) and not isinstance(small, ParquetIndex)
-    small.ingest(ALL, entries(500), asked=ASKED)
-    answers = [*small.as_of(StoreMs(250_000))], small.totals(StoreMs(250_000)), small.unshipped(keys_max=600)
-    small.close()
-    large = open_index(path, parquet_from_rows=400)
-    assert isinstance(large, ParquetIndex)
-    large.merge()
-    assert large.rows_here == 0
-    assert (
-        [*large.as_of(StoreMs(250_000))],
-        large.totals(StoreMs(250_000)),
-        large.unshipped(keys_max=600),
-    ) == answers
-    large.close()
-    again = open_index(path)
-    assert isinstance(again, ParquetIndex), "once there are parts they are used"
-    again.ingest(KeyRange("k000007", "k000007"), [marker("k000007", "m", 300_000)], asked=StoreMs(400_000))
-    assert again.totals(StoreMs(250_000)).objects == answers[1].objects, (
-        "covered from 300 on, and gone only now"
-    )
-    assert again.totals(StoreMs(300_000)).objects == 300
-    again.close()
-
-
-def test_parts_that_nobody_names_are_removed_by_the_next_merge_but_one(tmp_path: Path) -> None:
-    path = tmp_path / "index.db"
-    index = ParquetIndex(path, part_rows=100)
-    index.ingest(ALL, entries(300), asked=ASKED)
-    index.merge()
-    first = sorted(file.name for file in folder_of(path).iterdir())
-    assert len(first) == 3
-    (folder_of(path) / "99999999.parquet").write_bytes(b"left by a crash")
-    reading = index.as_of(StoreMs(10**9))
-    next(reading)
-    index.ingest(
-        KeyRange("k000001", "k000001"), [version("k000001", "new", 5, latest=True)], asked=StoreMs(ASKED + 1)
-    )
-    index.merge()
-    second = sorted(file.name for file in folder_of(path).iterdir())
-    assert set(first) < set(second), "who reads keeps his"
-    assert len(list(reading)) == 299
-    index.merge()
-    third = {file.name for file in folder_of(path).iterdir()}
-    assert third == set(second) - {first[0]}, "the part that was written anew"
-    index.close()
-
-
-def test_a_part_that_is_lost_is_an_error_and_no_absence(tmp_path: Path) -> None:
-    path = tmp_path / "index.db"
-    index = ParquetIndex(path)
-    index.ingest(ALL, entries(10), asked=ASKED)
-    index.merge()
-    for file in folder_of(path).iterdir():
-        file.unlink()
-    with pytest.raises(IndexUnavailable, match="part"):
-        index.totals(StoreMs(10**9))
-    with pytest.raises(IndexUnavailable, match="part"):
-        index.history("k000001")
-    index.close()
-
-
-def test_threads_ask_parts_while_one_merges(tmp_path: Path) -> None:
-    index = ParquetIndex(tmp_path / "index.db", part_rows=200, changes_max=300)
-    index.ingest(ALL, entries(1000), asked=ASKED)
-    faults: list[BaseException] = []
-    names = [entry.key for entry in entries(1000)]
-
-    def ask() -> None:
-        try:
-            for _ in range(6):
-                assert index.totals(StoreMs(10**9), prefix="k").objects == 1000
-                assert [row.entry.key for row in index.as_of(StoreMs(10**9))] == names
-                assert [key for key, rows in index.histories(names[::50]) if rows] == names[::50]
-        except BaseException as fault:
-            faults.append(fault)
-
-    threads = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    newer = [version(name, "new", 10**6, latest=True) for name in names]
-    shown = [entry for pair in zip(newer, entries(1000), strict=True) for entry in pair]
-    index.ingest(ALL, shown, asked=StoreMs(ASKED + 1))
-    assert index.rows_here == 0, "merged"
-    for thread in threads:
-        thread.join()
-    index.close()
-    assert not faults
