@@ -37,10 +37,10 @@ MUTATIONS = (
         1,
         "records a segment without waiting for its object",
         "walarchiver/archiver.py",
-        "                    put = loop.run_in_executor(self._io, self._depositor.put, sealed)\n",
-        "                    loop.run_in_executor(self._io, self._depositor.put, sealed)\n"
-        "                    put = loop.create_future()\n"
-        "                    put.set_result(StoredObject(sealed.key, len(sealed.body), sealed.sha256))\n",
+        "        put = loop.run_in_executor(self._sending, self._depositor.put, sealed)\n",
+        "        loop.run_in_executor(self._sending, self._depositor.put, sealed)\n"
+        "        put = loop.create_future()\n"
+        "        put.set_result(StoredObject(sealed.key, len(sealed.body), sealed.sha256))\n",
         (
             "tests/simulation/test_archiver_calls.py::test_a_store_failure_is_not_acknowledged_and_the_next_try_succeeds",
         ),
@@ -68,6 +68,14 @@ MUTATIONS = (
         """    if (!split(length, &head, &body))\n        fail""",
         """    if (!split(length, &head, &body) && (verb != FETCH || length == 0))\n        fail""",
         ("tests/hook/test_hook.py::test_a_broken_off_absence_is_a_doubt",),
+    ),
+    Mutation(
+        3,
+        "takes a file that changed since it was archived for the same",
+        "walarchiver/archivedmemory.py",
+        "known[:2] == (path, stamp)",
+        "known[0] == path",
+        ("tests/simulation/test_archived_memory.py::test_other_bytes_of_the_same_size_and_time_are_refused",),
     ),
     Mutation(
         3,

@@ -18,6 +18,7 @@ from walarchiver.archivedmemory import SETTLED_US, ArchivedMemory, is_settled
 from walarchiver.archiver import Archiver
 from walarchiver.budget import ByteBudget
 from walarchiver.clock import SystemClock
+from walarchiver.core.segment import WalFile
 from walarchiver.errors import SegmentConflict
 from walarchiver.ledgerqueue import LedgerQueue
 from walarchiver.offered import ClusterFacts, Stamp, stamp_of
@@ -57,10 +58,10 @@ def read_twice(
             )
             digest = archiver.digest
 
-            def counted(*args: object) -> tuple[str, int]:
+            def counted(file: WalFile, path: Path) -> tuple[str, int]:
                 nonlocal reads
                 reads += 1
-                return digest(*args)  # type: ignore[arg-type]
+                return digest(file, path)
 
             archiver.digest = counted  # type: ignore[method-assign]
             try:
