@@ -4,7 +4,7 @@ Two ways, and both end in the same comparison with the signed record (docs/forma
 - `write_plain` chooses the stored version by its SHA-256 first: for audits, and for what is written to
   a place that cannot be taken back.
 - `lay_plain` opens the likeliest version at once. Its seal says that it is this file of this cluster, and
-  length and BLAKE3 digest are the record's; hashing the stored bytes as well would cost as much as half of
+  length and BLAKE3 digest are the record's; hashing the stored bytes as well would cost up to half of
   unpacking and prove nothing more. Where it does not open, the SHA-256 says whether another version is the
   recorded one; the answer is then that of `write_plain`.
 """

@@ -345,7 +345,7 @@ def _tell_how_to_start(
         f"the files of {job.plan.backup} are in {job.place.target}, verified, with the settings for "
         f"{job.found.understood.text}\n"
         f"next, in this order:\n{commands.indented}\n"
-        "PostgreSQL promotes itself when it has reached the moment; then the server can be ended."
+        "PostgreSQL promotes itself when it has reached the moment; then the server ends by itself."
         + "".join(f"\n{line}" for line in outside_lines(job.place))
         + ("" if joint is None else f"\n{joint.text}"),
         {
