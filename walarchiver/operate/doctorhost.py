@@ -52,8 +52,8 @@ def scan_finding() -> Finding:
     return warn(
         "wal scan",
         "segments are archived without a scan: the compiled part is not installed",
-        "Install a wheel of this platform, or where a C compiler is. Until then plans open the segments that they "
-        "need to see; run `walarchiver catalog scan` now and then, where a custodian's key is.",
+        "Install a wheel of this platform, or where a C compiler is. Until then plans open the segments that "
+        "they need to see; run `walarchiver catalog scan` now and then, where a custodian's key is.",
     )
 
 
