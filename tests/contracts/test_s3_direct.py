@@ -117,6 +117,19 @@ def test_a_connection_idle_for_long_and_one_that_was_closed_are_not_used(s3_serv
         wire.close()
 
 
+def test_a_connection_whose_answer_was_cut_short_is_not_kept(path: Path) -> None:
+    path.proxy.inject(fp.CutBody(10))
+    host, _, port = path.proxy.endpoint.rpartition("/")[2].rpartition(":")
+    wire = Wire(Origin(False, host, int(port)), FIVE, None, RealClock())
+    for expected, kept in ((10, 0), (1000, 1)):
+        with wire.ask("GET", "/", {"host": f"{host}:{port}"}) as answer, memoryview(bytearray(1000)) as room:
+            length = int(answer.header("content-length") or 0)
+            assert answer.readinto(room) == min(expected, length)
+            assert answer.readinto(room) == 0
+        assert len(wire._idle) == kept
+    wire.close()
+
+
 # --- answers ----------------------------------------------------------------------------------------
 
 

@@ -2,8 +2,8 @@
 
 Rules:
 - A connection serves one request at a time and is kept only after its whole answer was read. One that
-  the server closed meanwhile is noticed before it is used; when it dies under a request without a byte
-  of an answer, that request goes out once more at once, on a new connection.
+  the server closed meanwhile is noticed before it is used; when it dies under a request before an answer
+  has begun, that request goes out once more at once, on a new connection.
 - Kept connections are used last in, first out, and not after `IDLE_MAX_S`: firewalls forget them. After
   a failure none is trusted any more. Their number is bounded by whoever bounds the requests in flight.
 - TLS is always verified, against the same authorities as botocore's connections.
@@ -42,7 +42,7 @@ class NotReached(OSError):
 
 
 class _NoAnswer(NotReached):
-    """The connection ended without one byte of an answer."""
+    """A kept connection ended before an answer had begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +125,13 @@ class Answer:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self._response.isclosed() and not self._response.will_close:
+        response = self._response
+        # A body that was cut short is closed too, but then something is missing of its length.
+        if response.isclosed() and not response.length and not response.will_close:
             self._wire.keep(connection)
         else:
             connection.close()
-        self._response.close()
+        response.close()
 
 
 class Wire:
