@@ -53,6 +53,8 @@ def main() -> int:
         say(f"{len(made.names)} segments; the sections may take until {options.seconds:.0f} s")
         try:
             _measure(run, sections)
+        except KeyboardInterrupt:
+            run.failed.append("stopped before all was measured")
         finally:
             if sections:
                 _write(options, _facts(run), sections)
