@@ -50,10 +50,11 @@ class Room:
 
     @classmethod
     def within(cls, memory: int, part_bytes: int, workers: int) -> Room:
-        """What fits into `memory`; one of each at least."""
+        """What fits into `memory`; one of each at least. A part that is being sealed takes its size again."""
         parts = memory // part_bytes
-        plain = max(1, min(workers + 1, parts // 2))
-        return cls(max(1, min(workers, plain)), plain, max(1, parts - plain))
+        plain = max(1, min(workers + 1, parts // 3))
+        sealing = max(1, min(workers, plain))
+        return cls(sealing, plain, max(1, parts - plain - sealing))
 
 
 class Patience:
