@@ -3,7 +3,7 @@
 Rules:
 - Bytes go to the sink as they come; nothing is spooled. A slow sink slows the server down.
 - The manifest is asked for with CRC-32C, which costs the server next to nothing: what proves a file is
-  our own `digests` part (filedigests.py, ADR 0023).
+  our own `digests` part (filedigests.py, ADR 0025).
 - An incremental backup is asked for by handing the server the manifest of the one before it (17 and later).
 - The server checks every page's checksum while it sends, where the cluster has them; it goes on to the end,
   says which files, and then fails.
