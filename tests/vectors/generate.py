@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.format import test_canonical, test_chain, test_seal
+from tests.format import test_chain_roles as roles
 from tests.format import world as w
 from tests.vectors import beside, spelled_out
 from walarchiver.errors import KeyringBroken, MalformedObject, ObjectDamaged, ObjectMisplaced, Untrusted
@@ -123,9 +124,10 @@ def chains() -> list[Case]:
 
     grown = w.Chain()
     grown.begin()
-    for kind, record in test_chain.EXAMPLES.items():
+    for kind, record in roles.EXAMPLES.items():
         signer = w.ADMIN if kind == "supersede" else w.WRITER
         assert isinstance(grown.put(grown.build(record, signer=signer)), Accepted)
+    grown.put(grown.build(_incremental()))
     grown.put(grown.build(test_chain.revision(1), signer=w.ADMIN))
     grown.put(grown.build(w.RECORD_2, signer=w.ADMIN))
     grown.put(grown.build(w.gap(), signer=w.OTHER_WRITER))
@@ -156,8 +158,18 @@ def chains() -> list[Case]:
 OLD, NEW, OTHER = (digit * 64 for digit in "24d")
 
 
+def _incremental() -> r.BackupRecord:
+    """A base backup that builds on the example's."""
+    full = roles.EXAMPLES["backup"]
+    assert isinstance(full, r.BackupRecord)
+    start = r.Lsn(full.start_lsn + 0x1000000)
+    return replace(
+        full, backup="20261123T143206Z-1f2e3d4c", method="incremental", prior=full.backup, start_lsn=start
+    )
+
+
 def _wal(digest: str) -> r.WalRecord:
-    return r.WalRecord("0" * 24, digest, 1, test_chain.STORED, test_chain.PAGE)
+    return r.WalRecord("0" * 24, digest, 1, roles.STORED, roles.PAGE)
 
 
 SUPERSEDED = {
@@ -170,7 +182,7 @@ SUPERSEDED = {
     "not before the other is recorded": [_wal(OLD), test_chain.superseded(OLD, NEW), _wal(NEW)],
     "not when another is in force": [_wal(OLD), _wal(NEW), _wal(OTHER), test_chain.superseded(NEW, OTHER)],
     "a history file": [
-        *(r.HistoryRecord("00000002.history", digest, 1, test_chain.STORED, ()) for digest in (OLD, NEW)),
+        *(r.HistoryRecord("00000002.history", digest, 1, roles.STORED, ()) for digest in (OLD, NEW)),
         test_chain.superseded(OLD, NEW, "00000002.history"),
     ],
 }
