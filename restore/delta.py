@@ -1,6 +1,6 @@
 """Delta: make an earlier copy of a cluster what a backup says, and write only what differs.
 
-Rules:
+Rules (ADR 0024):
 - The copy must be a stopped cluster with the same system identifier, or what an interrupted restore of that
   cluster left. Anything that could belong to somebody else (a running server, links, devices, WAL that the
   archive lacks) refuses it before anything is changed.

@@ -1,6 +1,6 @@
 """Make written files survive a power cut: a call for each file system where that is as safe, else one a file.
 
-Rules (ADR 0019):
+Rules (ADR 0023):
 - syncfs() reports write errors only since Linux 5.8; before that, and elsewhere, each file is flushed by
   itself.
 - An error means that nothing is known to be on disk; it is never tried again.
