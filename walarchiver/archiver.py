@@ -124,6 +124,7 @@ class Archiver:
         io: Executor,
         budget: ByteBudget,
         sending: Executor | None = None,
+        parts_max: int = 16,
         buffers: Buffers | None = None,
         memory: ArchivedMemory | None = None,
         scanner: Scans | None = None,
@@ -131,10 +132,11 @@ class Archiver:
         accompanied: Callable[[Sequence[Record]], None] = lambda _records: None,
         observe: Callable[[str], None] = lambda _step: None,
     ) -> None:
-        """`sending`: threads that send bodies, where these are others than `io`. `memory`: of what was
-        archived; without it every file is read again. `companions` gives records that ride along with a
-        file's own (horizon samples), and may be asked again after a lost race; `accompanied` hears which of
-        them are durable. `observe` is told each step, for tests that stop there."""
+        """`sending`: threads that send bodies, where these are others than `io`. `parts_max`: so many parts
+        are sealed or sent at once, whatever the budget allows. `memory`: of what was archived; without it
+        every file is read again. `companions` gives records that ride along with a file's own (horizon
+        samples), and may be asked again after a lost race; `accompanied` hears which of them are durable.
+        `observe` is told each step, for tests that stop there."""
         self.cluster = cluster
         self._depositor = depositor
         self._queue = queue
@@ -146,6 +148,7 @@ class Archiver:
         self._budget = budget
         self._scanner = scanner
         self._sending = sending or io
+        self._parts = asyncio.Semaphore(parts_max)
         self._buffers = buffers or Buffers(1)
         self._memory = memory
         self._running: dict[tuple[str, Path, Unchanged], asyncio.Task[Archived]] = {}
@@ -245,7 +248,7 @@ class Archiver:
             epochs: set[str] = set()
             scans: tuple[ScanRecord, ...] = ()
             while offered.left or not objects:
-                async with self._budget.hold(min(PART_BYTES, offered.left) * 2) as held:
+                async with self._parts, self._budget.hold(min(PART_BYTES, offered.left) * 2) as held:
                     part = _Part(offered, min(PART_BYTES, offered.left), self._scanner_of(offered))
                     stored, epoch, scans = await self._part(name, part, held)
                     objects.append(stored)

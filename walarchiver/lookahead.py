@@ -31,10 +31,10 @@ from walarchiver.ports import Clock
 
 log = get_log("ahead")
 
-SENDING = 6
-"""Bodies that are on their way to one store at once."""
-WINDOW_MORE = SENDING + 4
-"""Files begun ahead, besides one per worker: some are being sent, some wait for the ledger."""
+SENT_MORE = 2
+"""Bodies that are on their way to one store at once, besides one per worker."""
+WINDOW_MORE = SENT_MORE + 6
+"""Files begun ahead, besides two per worker: those wait for the ledger, and hold no memory."""
 LIST_INTERVAL_S = 0.25
 NAMES_MAX = 512
 """Names kept of one listing: a backlog of any length is listed once for so many files."""
@@ -78,7 +78,7 @@ class Lookahead:
 
     def __init__(self, begin: Begin, *, marks: Path, executor: Executor, clock: Clock, workers: int) -> None:
         """`begin` archives the file of that name in pg_wal; `marks` is the folder archive_status."""
-        self.window = workers + WINDOW_MORE
+        self.window = 2 * workers + WINDOW_MORE
         self.begun = 0
         """Files begun ahead of PostgreSQL's asking, so far."""
         self._begin = begin

@@ -39,7 +39,7 @@ from walarchiver.horizon import HorizonSamples
 from walarchiver.ledgerqueue import LedgerQueue
 from walarchiver.listening import ConnectionLimits, Peer, PeerRule
 from walarchiver.log import get_log
-from walarchiver.lookahead import SENDING
+from walarchiver.lookahead import SENT_MORE
 from walarchiver.metrics import Metrics
 from walarchiver.offered import ClusterFacts
 from walarchiver.postgres.control import read_data_directory
@@ -189,7 +189,8 @@ class Service:
         cluster = self._host.settings.cluster(name)
         queue = LedgerQueue(archive.ledger, self._io)
         samples = HorizonSamples(archive.segment_size)
-        sending = ThreadPoolExecutor(SENDING, thread_name_prefix=f"send-{repository_name}")
+        workers = self._host.settings.server.workers
+        sending = ThreadPoolExecutor(workers + SENT_MORE, thread_name_prefix=f"send-{repository_name}")
         self._sending.append(sending)  # of its own: a store that hangs keeps no other one waiting
         archiver = Archiver(
             cluster=ClusterFacts(name, int(archive.system), archive.cluster.major, archive.segment_size),
@@ -199,6 +200,7 @@ class Service:
             io=self._io,
             budget=self._budget,
             sending=sending,
+            parts_max=2 * workers + SENT_MORE,
             buffers=self._buffers,
             memory=ArchivedMemory(self._host.clock.now_us),
             scanner=scanner_for(archive.segment_size),

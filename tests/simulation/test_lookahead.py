@@ -326,3 +326,39 @@ def test_once_stopped_nothing_is_begun_and_what_was_begun_ends(tmp_path: Path) -
 
     begun = asyncio.run(run())
     assert len(recorded(process)) == begun + 1, "the one asked for, and all that was begun"
+
+
+def test_with_two_repositories_a_file_is_new_where_it_was_newly_archived_ahead(tmp_path: Path) -> None:
+    worlds = [World(), World()]
+    processes = [world.began() for world in worlds]
+    names = [name_of(number) for number in (1, 2, 3)]
+    for name in names:
+        marked(tmp_path, name)
+    processes[1].archive(tmp_path / names[2])  # that one knows the third already
+
+    async def run() -> list[list[bool]]:
+        async with contextlib.AsyncExitStack() as stack:
+            executor = stack.enter_context(ThreadPoolExecutor(2))
+            archivers = [await stack.enter_async_context(one.archiving()) for one in processes]
+
+            async def begin(name: str) -> list[Archived]:
+                return await asyncio.gather(*(one.archive(name, tmp_path / name) for one in archivers))
+
+            ahead = Lookahead(
+                begin,
+                marks=tmp_path / "archive_status",
+                executor=executor,
+                clock=worlds[0].clock,
+                workers=2,
+            )
+            answers = []
+            for name in names:
+                with ahead.asked(name, MIB) as ask:
+                    answers.append([one.fresh for one in ask.told(await begin(name))])
+                await ahead.drain()
+                await ahead.drain()
+            return answers
+
+    assert asyncio.run(run()) == [[True, True], [True, True], [True, False]]
+    for process in processes:
+        assert set(recorded(process)) == set(names)
