@@ -90,7 +90,7 @@ class S3Store:
     @property
     def body_path(self) -> str:
         """Which way bodies take, in words. Raises StoreDenied where that cannot be found out."""
-        return self._asked("find the way to", self._bodies.told)
+        return self._asked("find the way to objects", self._bodies.told)
 
     def put_new(self, key: str, body: bytes | bytearray | memoryview) -> PutReceipt:
         name = self._full(checked_key(key))

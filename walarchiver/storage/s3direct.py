@@ -73,7 +73,7 @@ class DirectBodies:
     def told(self) -> str:
         route = self._current()
         if route is None:
-            return f"{self._behind.told()}, which takes several times the CPU: {self._left_to_botocore}"
+            return f"{self._behind.told()}, which takes more CPU: {self._left_to_botocore}"
         origin = route.wire.origin
         signed = "left out of" if self._is_unsigned else "part of"
         return f"objects travel straight to {origin.url}, their bytes {signed} the signature"
