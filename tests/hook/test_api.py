@@ -17,6 +17,7 @@ import pytest
 
 from tests.hook.conftest import InstalledHook
 from tests.kit.chance import SteppingClock
+from tests.kit.ports import free_port
 from walarchiver.api import Api, ApiLimits, serve_api
 from walarchiver.clock import SystemClock
 from walarchiver.errors import (
@@ -292,10 +293,7 @@ def test_a_cluster_name_that_a_caller_makes_up_becomes_no_label(tmp_path: Path) 
 
 def test_tcp_shows_health_and_metrics_and_nothing_else(tmp_path: Path) -> None:
     async def story() -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port: int = free.getsockname()[1]
-        address = Address("127.0.0.1", port)
+        address = Address("127.0.0.1", free_port())
         async with running(tmp_path, FakeHandlers(), listen=address) as server:
             assert (await exchange(address, get("/livez"))).status == 200
             assert (await exchange(address, get("/metrics"))).status == 200

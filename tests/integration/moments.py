@@ -11,6 +11,9 @@ from tests.integration.oracle import SETTINGS, Oracle, State, pgbench_balances, 
 from tests.integration.scene import Json, Scene, Scenes, end, until
 from walarchiver.core.moment import CommitTime, format_rfc3339
 
+CHECKPOINT_EVERY = 100
+"""Commits; a recovery that is broken off goes on at the last checkpoint that it has replayed."""
+
 
 @dataclass
 class History:
@@ -70,8 +73,11 @@ def live_through(scenes: Scenes, major: int, *, seed: int, backups: int = 1, com
     try:
         for _ in range(backups):
             scene.json("backup")
-            enough = len(oracle.done) + commits
-            until(lambda: len(oracle.done) >= enough, "work behind the backup")  # noqa: B023
+            begun = len(oracle.done)
+            for enough in range(begun, begun + commits, CHECKPOINT_EVERY):
+                until(lambda: len(oracle.done) >= enough, "work behind the backup")  # noqa: B023
+                scene.cluster.psql("CHECKPOINT")
+            until(lambda: len(oracle.done) >= begun + commits, "work behind the backup")  # noqa: B023
     finally:
         halt.set()
         load.join()

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psycopg
+
 from restore.core.model import Decision
 from restore.plainfile import write_plain
 from tests.integration.moments import History
@@ -76,9 +78,11 @@ class Stepwise:
         before = len(self.cluster.log_text())
         self.cluster.start()
         try:
-            until(lambda: self.cluster.psql(PAUSED) == "t", "recovery paused at its target")
+            with psycopg.connect(self.cluster.dsn(), autocommit=True) as sql:
+                until(lambda: sql.execute(PAUSED).fetchone() == (True,), "recovery paused at its target")
+                (replayed,) = sql.execute(REPLAYED).fetchone() or ("",)
             (said,) = STOPPING.findall(self.cluster.log_text()[before:])
-            return Recovered(read_state(self.cluster.dsn()), self.cluster.psql(REPLAYED), said)
+            return Recovered(read_state(self.cluster.dsn()), str(replayed), said)
         finally:
             self.cluster.stop(StopMode.FAST)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 from tests.integration.scene import PATIENCE_S, Scene, Scenes, until
+from tests.kit.readystage import helper
 from walarchiver.core.segment import Segment
 from walarchiver.demo.stage import ask
 
@@ -20,10 +20,12 @@ KEEP_ALL_WAL = {"wal_keep_size": "2GB"}
 
 def crashing(scenes: Scenes, scene: Scene, steps: Path, kill_at: int | None) -> subprocess.Popen[bytes]:
     """A server that dies at step `kill_at`, or only notes its steps."""
-    words = [sys.executable, "-m", "tests.kit.crashing_server", str(scene.stage.config), str(steps)]
-    words += [] if kill_at is None else [str(kill_at)]
+    words = [str(scene.stage.config), str(steps), *([] if kill_at is None else [str(kill_at)])]
     scene.stage.socket.parent.mkdir(exist_ok=True)
-    return scenes.run(words, scene.stage.log_path)
+    with scene.stage.log_path.open("ab") as log:
+        server = helper().start(words, log.fileno(), log.fileno(), program="tests.kit.crashing_server")
+    scenes.programs.append(server)
+    return server
 
 
 def work_until_dead(scene: Scene, server: subprocess.Popen[bytes]) -> None:

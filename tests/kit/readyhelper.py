@@ -28,9 +28,7 @@ def import_all(package: ModuleType) -> None:
 
 
 def command(asked: dict[str, object], out: int, err: int) -> NoReturn:
-    """What the interpreter does for `python -m walarchiver.cli.main WORDS`."""
-    from walarchiver.cli.main import main
-
+    """What the interpreter does for `python -m PROGRAM WORDS`."""
     status = 1
     try:
         os.setsid()
@@ -49,8 +47,8 @@ def command(asked: dict[str, object], out: int, err: int) -> NoReturn:
         os.environ.clear()
         os.environ.update(env)
         os.chdir(str(asked["cwd"]))
-        sys.argv = ["walarchiver", *words]
-        status = main()
+        sys.argv = [str(asked["program"]), *words]
+        status = importlib.import_module(sys.argv[0]).main() or 0
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
@@ -101,7 +99,7 @@ def attend(channel: socket.socket) -> None:
 def main() -> None:
     for package in (walarchiver, restore):
         import_all(package)
-    for name in ("boto3", "botocore.session", "psycopg", "duckdb"):
+    for name in ("boto3", "botocore.session", "psycopg", "duckdb", "tests.kit.crashing_server"):
         importlib.import_module(name)
     assert len(os.listdir("/proc/self/task")) == 1, "a thread would not be there in the forked processes"
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -89,12 +89,15 @@ class Helper:
         self._process.stdout.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def start(self, words: Sequence[str], out: int, err: int) -> Forked:
-        """One command under way; it writes to copies of these descriptors."""
+    def start(
+        self, words: Sequence[str], out: int, err: int, *, program: str = "walarchiver.cli.main"
+    ) -> Forked:
+        """One command under way; it writes to copies of these descriptors. `program` has a `main`."""
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         channel.settimeout(_TIMEOUT_S)
         channel.connect(str(self._path))
-        asked = json.dumps({"words": list(words), "cwd": os.getcwd(), "env": environment()}).encode()
+        given = {"program": program, "words": list(words), "cwd": os.getcwd(), "env": environment()}
+        asked = json.dumps(given).encode()
         socket.send_fds(channel, [len(asked).to_bytes(4, "big")], [out, err])
         channel.sendall(asked)
         return Forked(words, channel)
