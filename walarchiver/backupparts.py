@@ -52,7 +52,7 @@ class Room:
     def within(cls, memory: int, part_bytes: int, workers: int) -> Room:
         """What fits into `memory`; one of each at least. A part that is being sealed takes its size again."""
         parts = memory // part_bytes
-        plain = max(1, min(workers + 1, parts // 3))
+        plain = max(1, min(workers + 1, (parts - 1) // 2))
         sealing = max(1, min(workers, plain))
         return cls(sealing, plain, max(1, parts - plain - sealing))
 
@@ -258,7 +258,7 @@ class PartUploads:
             with self._lock:
                 if len(self._landed) < at_least:
                     return
-                batch, self._landed = self._landed, []
+                batch, self._landed = self._landed[:PARTS_PER_RECORD], self._landed[PARTS_PER_RECORD:]
             parts = tuple(sorted((part for part, _ in batch), key=lambda part: part.n))
             epochs = {epoch for _, epoch in batch}
             tried = False

@@ -127,8 +127,8 @@ def test_a_store_that_says_no_is_not_waited_for() -> None:
 
 def test_what_is_under_way_stays_within_the_memory() -> None:
     mib = 1 << 20
-    assert Room.within(256 * mib, 32 * mib, 2) == Room(workers=2, plain=2, sealed=4)
-    assert Room.within(256 * mib, 32 * mib, 16) == Room(workers=2, plain=2, sealed=4)
+    assert Room.within(256 * mib, 32 * mib, 2) == Room(workers=2, plain=3, sealed=3)
+    assert Room.within(256 * mib, 32 * mib, 16) == Room(workers=3, plain=3, sealed=2)
     assert Room.within(1, 32 * mib, 8) == Room(workers=1, plain=1, sealed=1)
 
 
