@@ -193,38 +193,47 @@ class Prefetch:
                 log.info("nothing is fetched ahead", spool=self._spool, reason=error.strerror or str(error))
         return self._folder is not None
 
-    def _next(self) -> _File | None:
-        """The next file to fetch; None when this thread is not needed any more."""
-        while not self._closed:
-            for file in self._files.values():
-                if file.state is _State.WAITING:
-                    file.state = _State.RUNNING
-                    return file
-            if not self._changed.wait(self._idle_s):
-                break
+    def _leave(self) -> None:
+        """One thread fewer; the last one takes with it what nobody asked for."""
         self._threads -= 1
         if not self._threads:
             self._forget()
-        return None
 
     # --- inside, in threads of its own ---------------------------------------------------------------
 
     def _work(self) -> None:
-        while True:
+        try:
+            while (file := self._next()) is not None:
+                self._fetch(file)
+        except BaseException:  # a mistake of ours: the next order begins another thread
             with self._changed:
-                file = self._next()
-            if file is None:
-                return
-            state = _State.FAILED
-            try:
-                with open(os.open(file.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-                    self._lay(file.record, out)
-                state = _State.READY
-            except (WalarchiverError, OSError) as error:
-                reason = error.message if isinstance(error, WalarchiverError) else str(error)
-                log.info("not fetched ahead", file=file.record.name, reason=reason)
-            finally:  # also after a mistake of ours, so that nobody waits for it
-                self._ended(file, state)
+                self._leave()
+            raise
+
+    def _next(self) -> _File | None:
+        """The next file to fetch; None when this thread is not needed any more."""
+        with self._changed:
+            while not self._closed:
+                for file in self._files.values():
+                    if file.state is _State.WAITING:
+                        file.state = _State.RUNNING
+                        return file
+                if not self._changed.wait(self._idle_s):
+                    break
+            self._leave()
+            return None
+
+    def _fetch(self, file: _File) -> None:
+        state = _State.FAILED
+        try:
+            with open(os.open(file.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+                self._lay(file.record, out)
+            state = _State.READY
+        except (WalarchiverError, OSError) as error:
+            reason = error.message if isinstance(error, WalarchiverError) else str(error)
+            log.info("not fetched ahead", file=file.record.name, reason=reason)
+        finally:  # also after a mistake of ours, so that nobody waits for it
+            self._ended(file, state)
 
     def _ended(self, file: _File, state: _State) -> None:
         with self._changed:

@@ -39,7 +39,7 @@ GROUPS = {
         *("walarchiver/rollup*.py", "walarchiver/checkpoints.py", "walarchiver/upkeep.py"),
     ],
     "archiver": [f"walarchiver/{name}.py" for name in ("archiver", "offered", "scanner", "depositor")],
-    "fetcher": ["restore/fetcher.py", "restore/plainfile.py", "restore/core/policy.py"],
+    "fetcher": [f"restore/{name}.py" for name in ("fetcher", "prefetch", "plainfile", "core/policy")],
     "restore core": ["restore/core/*"],
 }
 PIECES = [

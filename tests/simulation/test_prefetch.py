@@ -23,6 +23,7 @@ from tests.kit.walmaker import MIB
 from tests.simulation.test_fetcher import TO_2, Scene
 from tests.simulation.test_superseding import replace
 from tests.simulation.world import SYSTEM, name_of, segment_bytes, wal_file
+from walarchiver.catalog import FileRecord
 from walarchiver.core.segment import MAX_SEGMENT_BYTES, SegmentBytes
 from walarchiver.errors import (
     FetchInDoubt,
@@ -354,6 +355,31 @@ def test_what_nobody_asks_for_is_removed_after_a_while(scene: Scene) -> None:
     ahead.order([record])
     ready = ahead.take(record)
     assert ready is None or ready.exists()
+    ahead.close()
+
+
+def test_a_mistake_of_ours_costs_one_file_and_nobody_waits_for_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", seen.append)
+    record, other = (scene.process.catalog.file(name_of(number)) for number in (2, 3))
+    assert record is not None
+    assert other is not None
+
+    def lay(asked: FileRecord, _out: object) -> None:
+        if asked == record:
+            raise ZeroDivisionError
+
+    ahead = Prefetch(lay, scene.spool, window=Window(threads=1))
+    ahead.order([record])
+    assert ahead._files[record.name].done.wait(WAIT_S)
+    assert ahead.take(record) is None
+    until(lambda: seen, "the thread ends loudly")
+    ahead.order([other])
+    file = ahead._files[other.name]
+    assert file.done.wait(WAIT_S)
+    assert ahead.take(other) == file.path
     ahead.close()
 
 
