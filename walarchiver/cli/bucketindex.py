@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from restore.jointcheck import Sides, skew_near
 from walarchiver.assembly import Archive, Host
 from walarchiver.bucketassembly import bucket_of, bucket_section, index_of
-from walarchiver.bucketshipping import Rebuilt, kept_of_bucket, needs_rebuilding, rebuild_index
 from walarchiver.catalog import Catalog
 from walarchiver.cli.context import Context
 from walarchiver.core.moment import CommitTime
+
+if TYPE_CHECKING:
+    from walarchiver.bucketshipping import Rebuilt
 
 
 def bring_index(context: Context, host: Host, archive: Archive) -> Rebuilt | None:
@@ -21,7 +24,12 @@ def bring_index(context: Context, host: Host, archive: Archive) -> Rebuilt | Non
     Raises ObjectDamaged, Store…, Index… and their kin.
     """
     name = archive.cluster.name
-    if host.settings.cluster(name).bucket is None or not needs_rebuilding(host, name):
+    if host.settings.cluster(name).bucket is None:
+        return None
+    # Loaded only where there is a bucket: the library that reads its index takes a quarter of starting up.
+    from walarchiver.bucketshipping import kept_of_bucket, needs_rebuilding, rebuild_index
+
+    if not needs_rebuilding(host, name):
         return None
     kept = kept_of_bucket(host, name, archive)
     if kept is None or not archive.repository.identities:

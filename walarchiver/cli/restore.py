@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,6 @@ from restore.core.plantext import plan_text
 from restore.instance import Instance, Reached, check_work_dir, find_programs
 from restore.pipeline import Progress
 from restore.placing import DeltaReport, Options, Placement
-from restore.planserver import plan_served
 from restore.rates import note_span
 from restore.restoring import judge
 from restore.unpack import check_unused
@@ -43,6 +43,8 @@ from walarchiver.postgres.probe import RecoveryState
 from walarchiver.postgres.process import RunAs, find_system_bin
 
 if TYPE_CHECKING:
+    from restore.planserver import PlanHandlers
+    from walarchiver.assembly import Archive
     from walarchiver.cli.main import Subparsers
 
 PROGRESS_INTERVAL_S = 2.0
@@ -226,6 +228,15 @@ def _progress(context: Context, host: Host) -> Callable[[Progress], None]:
             )
 
     return report
+
+
+def plan_served(
+    host: Host, plan: Plan, place: Workplace, archive: Archive
+) -> AbstractAsyncContextManager[PlanHandlers]:
+    """What serves the plan's WAL; loaded only with --start, as its HTTP server is a third of starting up."""
+    from restore.planserver import plan_served as served
+
+    return served(host, plan, place, archive)
 
 
 async def _run_to_target(job: _Job) -> _Ran:
