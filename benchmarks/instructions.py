@@ -12,8 +12,8 @@ here, and tests/core/test_instructions.py compares: above `recorded * factor` so
 | seal python | inside the interpreter: other builds of it may need up to three times as many |
 
 Rules:
-- Counted is the call alone: the probe calls getloadavg() before it, where callgrind forgets what it counted,
-  and ends at once behind it. Neither the interpreter's start nor an import is in it.
+- Counted is the call alone: the probe calls getloadavg() before each, where callgrind begins another profile,
+  and ends at once behind the last. Neither the interpreter's start nor an import is in it.
 - Valgrind shows every program the same processor (one with AVX2 and AES, without SHA and AVX-512), so the
   libraries choose the same code everywhere. Where there is no AVX2 they would not, and nothing is measured.
 - It says nothing about time: memory copied by libc, caches, locks, waits and system calls are not in it.
@@ -37,35 +37,29 @@ from pathlib import Path
 RECORDED = Path(__file__).with_name("instructions.json")
 SEAL_BYTES = 4 << 20
 SEGMENT_NUMBER = 3
-MAGIC_15 = 0xD110
 PROBE = """
-import os, sys
-{prepare}
-os.getloadavg()
-{measured}
-os._exit(0)
-"""
-SCAN = """
-import importlib.util
-spec = importlib.util.spec_from_file_location("_walskim", sys.argv[1])
+import hashlib, importlib.util, os, sys
+extension, segment, number, plain, paths = sys.argv[1:]
+sys.path[:0] = paths.split(os.pathsep)
+spec = importlib.util.spec_from_file_location("_walskim", extension)
 skim = importlib.util.module_from_spec(spec).skim
-data = open(sys.argv[2], "rb").read()
-base = int(sys.argv[3]) * len(data)
-"""
-SEAL = """
-sys.path[:0] = sys.argv[1].split(os.pathsep)
+wal = open(segment, "rb").read()
+base = int(number) * len(wal)
+hashed = bytes(1 << 20)
 from walarchiver.format.header import Header
 from walarchiver.format.seal import seal_whole
-plain = open(sys.argv[2], "rb").read()
+plain = open(plain, "rb").read()
 name = "000000010000000000000003"
 header = Header("wal", "0" * 32, "7290001002003004005", 1, name, 0, len(plain), "0" * 16, "0" * 16, 1)
+os.getloadavg()
+skim(wal, base, base + len(wal), 0xD110, 2, False, 0, 0, 0)
+os.getloadavg()
+hashlib.sha256(hashed)
+os.getloadavg()
+seal_whole(bytes(32), header, plain)
+os._exit(0)
 """
-SEALED = "seal_whole(bytes(32), header, plain)"
-HASH = """
-import hashlib
-data = bytes(1 << 20)
-"""
-HASHED = "hashlib.sha256(data)"
+HASHED_BYTES = 1 << 20
 HASHES = ("libcrypto", "_hashlib", "_sha2")
 PYTHON = ("/libpython", "/bin/python")
 FACTORS = {"seal python": 3.0}
@@ -104,39 +98,12 @@ def why_not() -> str | None:
     return None
 
 
-def count_scan(folder: Path, extension: Path) -> Count:
-    """A scan of one segment of small records and commits, every checksum compared."""
-    data = _wal()
-    segment = folder / "segment"
-    segment.write_bytes(data)
-    measured = f"skim(data, base, base + len(data), {MAGIC_15}, 2, False, 0, 0, 0)"
-    counted = _counted(folder, SCAN, measured, [extension, segment, str(SEGMENT_NUMBER)], isolated=True)
-    return Count(counted, len(data))
-
-
-def count_seal(folder: Path, source: Path) -> Count:
-    """Compression and encryption of 4 MiB, a quarter of it noise, by the packages in `source`."""
-    plain = folder / "plain"
-    plain.write_bytes(_compressible(SEAL_BYTES))
-    paths = os.pathsep.join([str(source), *(path for path in sys.path if path.endswith("-packages"))])
-    counted = _counted(folder, SEAL, SEALED, [paths, plain])
-    return Count(counted, SEAL_BYTES)
-
-
-def count_hash(folder: Path) -> Count:
-    """One pass of SHA-256 over a MiB."""
-    return Count(_counted(folder, HASH, HASHED, [], isolated=True), 1 << 20)
-
-
 def measure(extension: Path, source: Path) -> dict[str, float]:
     """Every figure, now. Raises NotMeasurable."""
     if reason := why_not():
         raise NotMeasurable(reason)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        scan = count_scan(folder, extension)
-        seal = count_seal(folder, source)
-        hashed = count_hash(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        scan, hashed, seal = _counted(Path(folder), extension, source)
     figures = {
         "scan": scan.per_byte(extension.name),
         "seal zstd": seal.per_byte("/zstandard/"),
@@ -157,18 +124,25 @@ def too_many(figures: dict[str, float]) -> list[str]:
     ]
 
 
-def _counted(
-    folder: Path, prepare: str, measured: str, words: list[str | Path], *, isolated: bool = False
-) -> Counter[str]:
-    program = PROBE.format(prepare=prepare, measured=measured)
-    out = folder / "callgrind.out"
+def _counted(folder: Path, extension: Path, source: Path) -> tuple[Count, Count, Count]:
+    """A scan with every checksum, one pass of SHA-256, one sealing, by the packages in `source`."""
+    segment, plain, out = folder / "segment", folder / "plain", folder / "out"
+    wal = _wal()
+    segment.write_bytes(wal)
+    plain.write_bytes(_compressible(SEAL_BYTES))
+    paths = os.pathsep.join([str(source), *(path for path in sys.path if path.endswith("-packages"))])
     command = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={out}"]
-    command += ["--compress-strings=no", "--compress-pos=no", "--zero-before=getloadavg"]
-    command += [sys.executable, "-I", *(["-S"] if isolated else []), "-c", program, *map(str, words)]
+    command += ["--compress-strings=no", "--compress-pos=no", "--dump-before=getloadavg"]
+    command += [sys.executable, "-I", "-c", PROBE]
+    command += [str(extension), str(segment), str(SEGMENT_NUMBER), str(plain), paths]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    if done.returncode != 0:
+    dumps = [out.with_name(name) for name in ("out.2", "out.3", "out")]
+    if done.returncode != 0 or not all(dump.exists() for dump in dumps):
         raise NotMeasurable(f"callgrind exited {done.returncode}: {done.stderr.strip()[-300:]}")
-    return _by_object(out.read_text())
+    profiles = [_by_object(dump.read_text()) for dump in dumps]
+    sizes = (len(wal), HASHED_BYTES, SEAL_BYTES)
+    scan, hashed, seal = (Count(*each) for each in zip(profiles, sizes, strict=True))
+    return scan, hashed, seal
 
 
 def _by_object(text: str) -> Counter[str]:
