@@ -32,6 +32,7 @@ from restore.restoring import judge
 from restore.workplace import Workplace
 from walarchiver.assembly import Archive, Host
 from walarchiver.errors import RestoreFailed
+from walarchiver.format.backupchain import chain_of
 from walarchiver.postgres.process import RunAs, StopMode
 from walarchiver.postgres.tables import private_dsn
 
@@ -155,7 +156,7 @@ def throwaway(order: Order, *, check_space: bool, needed: int) -> Iterator[Throw
         progress=_unpacked(order),
     )
     Placement(order.archive, order.plan, order.place, options).carry_out()
-    raw = sum(one.raw for one in order.archive.catalog.backups() if one.backup == order.plan.backup)
+    raw = sum(one.raw for one in chain_of(order.archive.catalog.backups(), order.plan.backup))
     note_span(order.host.settings.server.state, clock, Part.FILES, raw, clock.monotonic_s() - began_s)
     instance = _instance(order)
     try:

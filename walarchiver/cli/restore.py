@@ -187,7 +187,7 @@ def _place(job: _Job, placement: Placement) -> None:
     assert backup is not None, "only reachable decisions are carried out"
     state, spent_s = host.settings.server.state, host.clock.monotonic_s() - began_s
     if report is None and job.args.max_rate is None:  # else it says nothing of the next one
-        note_span(state, host.clock, Part.FILES, backup.raw, spent_s)
+        note_span(state, host.clock, Part.FILES, backup.raw_in_all, spent_s)
     note_plan(job.plan, job.place, state)
 
 
