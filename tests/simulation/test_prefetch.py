@@ -179,7 +179,11 @@ def answered(fetcher: Fetcher, name: str, destination: Path) -> Answer:
 NAMES = [*(name_of(n, tl) for tl in (1, 2, 3) for n in range(8)), "00000002.history", "00000003.history"]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     asks=st.lists(st.tuples(st.sampled_from(NAMES), st.booleans()), min_size=1, max_size=12),
     planned=st.booleans(),

@@ -2,7 +2,8 @@
 
 Source: PostgreSQL src/include/catalog/pg_control.h (ControlFileData begins with the 64-bit system
 identifier, then the 32-bit pg_control version; the server's state is at byte 16; its checkPointCopy
-begins at byte 40 with the redo position, then the timeline, in 14 to 18); PG_VERSION holds the major version as text.
+begins at byte 40 with the redo position, then the timeline, in 14 to 18); PG_VERSION holds the major
+version as text.
 """
 
 from __future__ import annotations
