@@ -51,9 +51,9 @@ def unwritable(target: Path, cause: OSError) -> RestoreFailed:
     kind = TargetDiskFull if full else RestoreFailed
     return kind(
         f"{target} could not be written: {cause.strerror or cause}",
-        hint=f"{target} is unfinished, and PostgreSQL does not start on it: remove it and what stands beside "
-        f"it under the same name, {'make room' if full else 'mend that'}, and restore again. The repository "
-        "was not changed.",
+        hint=f"{target} is unfinished, and PostgreSQL does not start on it. "
+        f"{'Make room' if full else 'Mend that'}, and give the same restore again with --delta; or remove it "
+        "and what stands beside it under the same name, and restore again. The repository was not changed.",
     )
 
 
