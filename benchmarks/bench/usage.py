@@ -88,6 +88,7 @@ def kill_descendants() -> None:
     for _ in range(50):
         below = descendants([os.getpid()])
         if not below:
+            reap_all(5.0)  # the dead ones that nobody has waited for
             return
         for pid in below:
             with contextlib.suppress(ProcessLookupError):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.bench.driver import CallFailed, Job, drive
-from benchmarks.bench.usage import live_cpu_s
+from benchmarks.bench.usage import MemorySampler, live_cpu_s
 
 BURN_S = 0.3
 BURN = "import time\nwhile time.process_time() < {seconds}: pass\n"
@@ -41,7 +41,6 @@ def test_what_a_child_burns_is_counted(tmp_path: Path) -> None:
     assert one.cpu_s >= BURN_S
     assert one.children_cpu_s == one.cpu_s
     assert len(one.calls_s) == 1
-    assert one.rss > 1 << 20
 
 
 def test_a_helper_that_leaves_its_session_is_counted_and_waited_for(tmp_path: Path) -> None:
@@ -53,12 +52,13 @@ def test_a_helper_that_leaves_its_session_is_counted_and_waited_for(tmp_path: Pa
 
 
 def test_a_server_counts_with_what_it_used_meanwhile_and_not_with_what_it_used_before(tmp_path: Path) -> None:
-    """The server burns, waits for a file, and burns again."""
-    go = tmp_path / "go"
+    """The server burns, waits for its client, and burns again."""
+    go, over = tmp_path / "go", tmp_path / "over"
     text = (
         f"import os, sys, time\nwhile time.process_time() < {2 * BURN_S}: pass\nprint('ready', flush=True)\n"
         f"while not os.path.exists({str(go)!r}): time.sleep(0.005)\n"
-        f"while time.process_time() < {3 * BURN_S}: pass\nprint('done', flush=True)\nsys.stdin.read()\n"
+        f"ends = time.process_time() + {BURN_S}\nwhile time.process_time() < ends: pass\n"
+        f"open({str(over)!r}, 'w').close()\nsys.stdin.read()\n"
     )
     with subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -66,19 +66,27 @@ def test_a_server_counts_with_what_it_used_meanwhile_and_not_with_what_it_used_b
         assert server.stdout is not None
         assert server.stdout.readline() == "ready\n"
         before = live_cpu_s(server.pid)
-        assert before >= 2 * BURN_S
-        # The client's command lets the server work and waits for its sign.
-        wait = f'touch "{go}"; while [ ! -e "{tmp_path}/over" ]; do sleep 0.01; done'
-        over = Path(tmp_path / "over")
-        if os.fork() == 0:
-            server.stdout.readline()
-            over.touch()
-            os._exit(0)
+        wait = f'touch "{go}"; while [ ! -e "{over}" ]; do sleep 0.01; done'
         one = drive(Job("run", wait, str(tmp_path), watched=[server.pid]))
-        os.wait()
-        assert one.cpu_s - one.children_cpu_s >= 0.9 * BURN_S
-        assert one.cpu_s - one.children_cpu_s <= live_cpu_s(server.pid) - before + 0.05
+        served = one.cpu_s - one.children_cpu_s
+        after = live_cpu_s(server.pid)
         server.communicate()
+    assert before >= 2 * BURN_S
+    assert BURN_S <= served <= after - before + 0.001
+
+
+def test_memory_of_watched_processes_and_of_our_own_children_is_sampled() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", "x = b'x' * 50_000_000; input()"], stdin=subprocess.PIPE
+    ) as child:
+        with MemorySampler([os.getpid()]) as memory:
+            for _ in range(6000):
+                if memory.peak.pss > 50_000_000 and memory.peak.rss > 50_000_000:
+                    break
+                time.sleep(0.01)
+        child.communicate(b"\n")
+    assert memory.peak.rss > 50_000_000
+    assert memory.peak.pss > 50_000_000
 
 
 def test_the_driver_archives_as_the_archiver_does(tmp_path: Path) -> None:
@@ -104,9 +112,7 @@ def test_a_client_that_fails_is_told_with_its_words(tmp_path: Path) -> None:
 def test_at_the_deadline_helpers_are_ended_too(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     hidden = f"setsid sh -c 'echo $$ >\"{mark}\"; exec sleep 600' & sleep 600"
-    began = time.monotonic()
     with pytest.raises(CallFailed, match="driver ended"):
         drive(Job("run", hidden, str(tmp_path), deadline_s=1.0))
-    assert time.monotonic() - began < 60
     with pytest.raises(ProcessLookupError):
         os.kill(int(mark.read_text()), 0)
