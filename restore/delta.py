@@ -66,6 +66,8 @@ class Survey:
     extra_bytes: int = 0
     extra_folders: list[Path] = field(default_factory=list)
     """The deepest first."""
+    control: tuple[int, int] | None = None
+    """When pg_control was changed last, and its number, before anything was compared."""
     growth: dict[Path, int] = field(default_factory=dict)
     """Bytes that each root needs more than it has now."""
 
@@ -103,7 +105,7 @@ def check_delta_target(
 
 def survey(layout: Layout, manifest: BackupManifest, digests: FileDigests | None, *, workers: int) -> Survey:
     """Compare everything, in `workers` threads. Changes nothing. Raises OSError."""
-    found = Survey()
+    found = Survey(control=_control_stamp(layout))
     jobs: list[tuple[Place, Path, int, int]] = []
     expected = {target for one in layout.files.values() for target in _finals(layout, one)}
     for place in layout.files.values():
@@ -124,14 +126,26 @@ def survey(layout: Layout, manifest: BackupManifest, digests: FileDigests | None
         step = DIGEST_CHUNK_BYTES * _PIECES_AT_ONCE if digests is not None else max(size, 1)
         jobs += [(place, path, at, length) for at in range(0, size, step)]
     with ThreadPoolExecutor(workers, thread_name_prefix="compare") as pool:
-        compared = pool.map(
-            lambda job: _compared(*job, manifest=manifest, digests=digests), jobs, chunksize=8
-        )
-        for (place, *_), pieces in zip(jobs, compared, strict=True):
-            found.differing[place.name] += pieces
+        try:
+            compared = pool.map(lambda job: _compared(*job, manifest=manifest, digests=digests), jobs)
+            for (place, *_), pieces in zip(jobs, compared, strict=True):
+                found.differing[place.name] += pieces
+        except BaseException:  # Ctrl-C too: else all that is left would be read first
+            pool.shutdown(cancel_futures=True)
+            raise
     _count(found, layout)
     _find_extra(found, layout, expected)
     return found
+
+
+def check_unchanged(layout: Layout, found: Survey) -> None:
+    """Whether no server ran there since. Raises ServerInTarget, DeltaDoubtful."""
+    if (layout.target / "postmaster.pid").exists():
+        raise ServerInTarget(f"a PostgreSQL server was started in {layout.target}", hint="Stop it.")
+    if _control_stamp(layout) != found.control:
+        raise DeltaDoubtful(
+            f"{layout.target} was used while it was compared", hint="Stop what uses it, and restore again."
+        )
 
 
 def make_ready(layout: Layout, found: Survey) -> None:
@@ -224,6 +238,14 @@ def _answers(path: Path) -> bool:
 
 
 # --- comparing -------------------------------------------------------------------------------------
+
+
+def _control_stamp(layout: Layout) -> tuple[int, int] | None:
+    try:
+        state = (layout.target / CONTROL).stat()
+    except FileNotFoundError:
+        return None
+    return state.st_mtime_ns, state.st_ino
 
 
 def _there(layout: Layout, place: Place) -> Path:

@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 from blake3 import blake3
 
 from walarchiver.catalog import Catalog
-from walarchiver.errors import MalformedObject, ObjectDamaged, ObjectMisplaced
+from walarchiver.errors import ObjectDamaged, StoreUnavailable, WalarchiverError
 from walarchiver.format.header import Expected
 from walarchiver.format.records import BackupPart
 from walarchiver.repository import Body, Repository, has_recorded_bytes
@@ -57,7 +57,9 @@ def opened(
     """
     try:
         take(lambda into: _pour(archive, backup, part, body, into))
-    except (ObjectDamaged, ObjectMisplaced, MalformedObject):
+    except StoreUnavailable:
+        raise
+    except WalarchiverError:
         if has_recorded_bytes(part.object, body):
             raise
         proven = archive.repository.stored_bytes(part.object)

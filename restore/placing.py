@@ -20,17 +20,17 @@ from pathlib import Path, PurePosixPath
 from restore.combine import Chain, Link
 from restore.core.plan import Plan
 from restore.core.recoveryconf import render_settings
-from restore.delta import Survey, check_delta_target, make_ready, survey
+from restore.delta import Survey, check_delta_target, check_unchanged, make_ready, survey
 from restore.dirlock import locked
 from restore.diskspace import check_room, unwritable
 from restore.layers import Layer, digests_of, layers_of, part_bytes
-from restore.layout import lay_out
+from restore.layout import Layout, lay_out
 from restore.pacing import Pace
 from restore.partsource import Source
 from restore.pipeline import Progress, Task, tasks_of, unpack_all
 from restore.unpack import Unpacker
 from restore.workplace import Workplace
-from walarchiver.errors import RestoreFailed
+from walarchiver.errors import DeltaDoubtful, RestoreFailed
 from walarchiver.postgres.process import RunAs
 
 
@@ -81,16 +81,12 @@ class Placement:
         }
         self._survey: Survey | None = None
         layout = lay_out(tip.index, place.target, places)
-        if options.delta and check_delta_target(
-            layout,
-            system=plan.system,
-            major=plan.major,
-            socket_path=place.socket,
-            archived=lambda name: archive.catalog.file(name) is not None,
-        ):
-            digests = digests_of(archive, tip)
-            self._survey = survey(layout, tip.manifest, digests, workers=options.workers)
-        else:
+        try:
+            if options.delta:
+                self._survey = self._compared(layout)
+        except OSError as error:
+            raise DeltaDoubtful(f"{error.filename} cannot be compared: {error.strerror}") from error
+        if self._survey is None:
             place.check_unused()
         self._chain = None if len(layers) == 1 else _chain_of(layers, place, places)
         self._unpacker = Unpacker(
@@ -103,6 +99,21 @@ class Placement:
             owner=options.owner,
             system=str(plan.system),
         )
+
+    def _compared(self, layout: Layout) -> Survey | None:
+        """What is there; None where nothing is. Raises OSError, and what `check_delta_target` does."""
+        catalog, tip = self._archive.catalog, self._layers[-1]
+        is_copy = check_delta_target(
+            layout,
+            system=self._plan.system,
+            major=self._plan.major,
+            socket_path=self._place.socket,
+            archived=lambda name: catalog.file(name) is not None,
+        )
+        if not is_copy:
+            return None
+        digests = digests_of(self._archive, tip)
+        return survey(layout, tip.manifest, digests, workers=self._options.workers)
 
     @property
     def tasks(self) -> list[Task]:
@@ -160,6 +171,7 @@ class Placement:
             unpacker.prepare()
             self._place.make(owner)
         else:
+            check_unchanged(unpacker.layout, self._survey)
             for folder in unpacker.layout.roots:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 unpacker.close_to_others(folder)

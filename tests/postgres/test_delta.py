@@ -10,14 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from restore.delta import Survey, check_delta_target, make_ready, survey
+from restore.delta import Survey, check_delta_target, check_unchanged, make_ready, survey
 from restore.layout import CONTROL, MARKER, lay_out
 from restore.manifest import BackupManifest, ManifestFile, parse_manifest
 from restore.unpack import Unpacker, check_unused
 from tests.postgres.taken import Taken, owner, unpack
-from walarchiver.errors import (
-    TargetDirectoryInUse,
-)
+from walarchiver.errors import DeltaDoubtful, ServerInTarget, TargetDirectoryInUse
 from walarchiver.postgres.filedigests import DIGEST_CHUNK_BYTES, FileDigests, piece_digest
 from walarchiver.postgres.tarstream import MemberKind
 
@@ -178,6 +176,21 @@ def test_a_delta_that_is_killed_does_not_start_and_can_be_given_again(
     )
     delta(taken, copy, digests)
     assert trees(taken, copy) == before
+
+
+def test_a_server_that_ran_since_the_comparison_is_noticed(
+    taken: Taken, copy: Path, digests: FileDigests
+) -> None:
+    found = compared(taken, copy, digests)
+    layout = lay_out(taken.index, copy, places_of(taken, copy))
+    check_unchanged(layout, found)
+    (copy / "postmaster.pid").touch()
+    with pytest.raises(ServerInTarget):
+        check_unchanged(layout, found)
+    (copy / "postmaster.pid").unlink()
+    os.utime(copy / CONTROL, ns=(1, 1))
+    with pytest.raises(DeltaDoubtful, match="while it was compared"):
+        check_unchanged(layout, found)
 
 
 def test_without_strong_digests_everything_is_written(taken: Taken, copy: Path) -> None:
