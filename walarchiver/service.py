@@ -35,6 +35,7 @@ from walarchiver.buffers import Buffers
 from walarchiver.clusterservice import ClusterService, Lane, riding_samples, rode_along
 from walarchiver.errors import ConfigError, UsageError, WalarchiverError, WrongCluster
 from walarchiver.gauges import ALARMING, keep_gauges
+from walarchiver.heap import share_the_heap
 from walarchiver.horizon import HorizonSamples
 from walarchiver.ledgerqueue import LedgerQueue
 from walarchiver.listening import ConnectionLimits, Peer, PeerRule
@@ -239,6 +240,7 @@ class Service:
 
         Raises ConfigError, Locked when the socket cannot be had.
         """
+        share_the_heap()
         settings = self._host.settings.server
         notifier = notifier or Notifier()
         loop = asyncio.get_running_loop()
