@@ -88,7 +88,9 @@ def test_over_tls_it_is_reached_by_those_who_trust_it(tmp_path: Path) -> None:
         store.close()
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "end", [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)]
+)
 def test_the_server_ends_with_the_process_that_started_it(tmp_path: Path, end: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", STARTER, str(tmp_path)],

@@ -73,7 +73,11 @@ def versions(app: App) -> set[str]:
 
 
 drawn = given(steps, st.integers(0, 14), st.sampled_from(Undelete))
-some = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+some = settings(
+    max_examples=10,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 @some

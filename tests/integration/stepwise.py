@@ -81,10 +81,11 @@ class Stepwise:
             with psycopg.connect(self.cluster.dsn(), autocommit=True) as sql:
                 until(lambda: sql.execute(PAUSED).fetchone() == (True,), "recovery paused at its target")
                 (replayed,) = sql.execute(REPLAYED).fetchone() or ("",)
+                sql.execute("CHECKPOINT")  # where the next start begins
             (said,) = STOPPING.findall(self.cluster.log_text()[before:])
             return Recovered(read_state(self.cluster.dsn()), str(replayed), said)
         finally:
-            self.cluster.stop(StopMode.FAST)
+            self.cluster.stop(StopMode.IMMEDIATE)  # a paused recovery takes a second to hear of any other
 
 
 def lay_out_wal(archive: Archive, folder: Path) -> Path:

@@ -75,7 +75,7 @@ def test_segments_of_a_gigabyte_need_no_gigabyte_of_memory(scenes: Scenes) -> No
     scene.json("backup")
     scene.cluster.psql(
         "CREATE TABLE noise AS SELECT string_agg(sha512(n::text::bytea), '') AS block, n / 100 AS id "
-        "FROM generate_series(1, 1500000) AS n GROUP BY n / 100"
+        "FROM generate_series(1, 400000) AS n GROUP BY n / 100"
     )
     say(scene, "at the end of it")
     scene.archive_all()

@@ -39,7 +39,11 @@ def core(decision: Decision) -> tuple[object, ...]:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @pytest.mark.usefixtures("short_stretches")
 def test_the_stop_is_the_same_whatever_is_left_closed(seed: int) -> None:
     random = Random(seed)

@@ -131,7 +131,11 @@ def spoiled(random: Random, scan: SegmentScan) -> SegmentScan:
 
 
 @given(seeds)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @pytest.mark.usefixtures("small_blocks")
 def test_the_index_answers_as_every_scan_looked_at_would(seed: int) -> None:
     random = Random(seed)
@@ -194,7 +198,11 @@ def fits(one: SegmentScan | None, other: SegmentScan | None) -> bool:
 
 
 @given(seeds)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @pytest.mark.usefixtures("small_blocks")
 def test_chains_are_what_fits_together_and_rows_do_not_depend_on_the_way_there(seed: int) -> None:
     """Scans come, are replaced, and go, in any order; what is left is as if only they had come."""
