@@ -38,6 +38,9 @@ MASTER = MasterKey.from_bytes(w.seed("master"))
 Case = dict[str, object]
 
 
+HOSTILE_BYTES_MAX = 64 << 10
+
+
 def case(name: str, expect: str | type[Exception], **inputs: object) -> Case:
     return {
         "name": name,
@@ -93,6 +96,8 @@ def sealed() -> list[Case]:
         add(name, MalformedObject, spelled_out.seal(w.EPOCH_KEY, SALT, beginning, inner))
     for name, hostile in test_seal.HOSTILE.items():
         inner, raw = hostile()
+        if len(inner) > HOSTILE_BYTES_MAX:
+            continue  # every repository carries the vectors; the tests of the format still have it
         add(name, ObjectDamaged, spelled_out.seal(w.EPOCH_KEY, SALT, w.header(raw).encode(), inner))
     return cases
 
