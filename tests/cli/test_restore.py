@@ -41,7 +41,7 @@ def job(context: Context, place: Workplace) -> restore._Job:
             archive=None,
             requested="noon",
             understood=SimpleNamespace(text="noon"),
-            decision=SimpleNamespace(reason="because", backup=SimpleNamespace(raw=1000)),
+            decision=SimpleNamespace(reason="because", backup=SimpleNamespace(raw_in_all=1000)),
         ),
         args=SimpleNamespace(bin_dir=None, timeout=1),
     )
