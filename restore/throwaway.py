@@ -117,7 +117,7 @@ def bytes_needed(decision: Decision) -> int:
     """Room that a throwaway takes at least: the backup, and the WAL that replay keeps."""
     assert decision.backup is not None, "a refusal needs no room"
     assert decision.wal is not None, "a refusal needs no room"
-    return decision.backup.raw + min(decision.wal.bytes, WAL_BYTES_KEPT)
+    return decision.backup.raw_in_all + min(decision.wal.bytes, WAL_BYTES_KEPT)
 
 
 def run_dir(place: Workplace) -> Path:
