@@ -56,6 +56,8 @@ class Session:
     fetch: str
     environment: dict[str, str] = field(default_factory=dict)
     watched: tuple[int, ...] = ()
+    fill: str = ""
+    """As `archive`, the fastest way there is; empty when that is it."""
     backup: str = ""
     restore: str = ""
     """With {into}."""
@@ -249,6 +251,7 @@ class PgBackRest:
             prefix=folder.name,
             archive=f"{command} archive-push %p",
             fetch=f"{command} archive-get %f %p",
+            fill=f"{command} --archive-async archive-push %p",
             environment=self.program.environment,
             backup=f"{command} --type=full backup",
             restore=f"{restore} restore",

@@ -37,8 +37,10 @@ def fetch(run: Run) -> list[Section]:
     with ExitStack() as stack:
         filled = _fill_all(run, quickly, stack, names)
         run.rounds(quickly, [(one.client.label, _turn(run, one, 0.0)) for one in filled])
-        some = [replace(one, names=one.names[:16]) for one in filled if not isinstance(one.client, Barman)]
-        run.rounds(replayed, [(one.client.label, _turn(run, one, REPLAY_S)) for one in some], most=2)
+        fewer = [
+            replace(one, names=some(one.names, 16)) for one in filled if not isinstance(one.client, Barman)
+        ]
+        run.rounds(replayed, [(one.client.label, _turn(run, one, REPLAY_S)) for one in fewer], most=2)
         for one in filled:
             _compare(run, quickly, one)
     quickly.pairs = [
@@ -67,7 +69,7 @@ def fill(run: Run, client: Client, stack: ExitStack, names: list[str]) -> Filled
     """Archive the segments, and take them out of the data directory. Raises CallFailed."""
     data = run.corpus.data_directory(run.place.work("data") / "d", names)
     session = stack.enter_context(client.session(run.target(data)))
-    drive(run.job(session, "archive", session.archive, data))
+    drive(run.job(session, "archive", session.fill or session.archive, data))
     for name in names:
         (data / "pg_wal" / name).unlink()
     return Filled(client, session, data, names)

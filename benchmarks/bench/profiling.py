@@ -173,7 +173,7 @@ def _py_spy(run: Run, pid: int, section: Section) -> Iterator[None]:
     for line in raw.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
         last = stack.split(";")[-1]
-        if not _WAITING.match(last):
+        if not _WAITING.search(last):
             own[_place(last)] += int(count)
     total = sum(own.values()) or 1
     rows = tuple(
