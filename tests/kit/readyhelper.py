@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import pkgutil
+import select
 import selectors
 import signal
 import socket
@@ -92,6 +93,9 @@ def attend(channel: socket.socket) -> None:
     os.close(out)
     os.close(err)
     channel.sendall(pid.to_bytes(4, "big", signed=True))
+    ending = os.pidfd_open(pid)
+    if ending not in select.select([ending, channel], [], [])[0]:
+        os.kill(pid, signal.SIGKILL)  # whoever asked is gone
     _, ended = os.waitpid(pid, 0)
     channel.sendall(os.waitstatus_to_exitcode(ended).to_bytes(4, "big", signed=True))
 
