@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from restore.recoverylog import HistoryEnd, RecoveryLog, parse_history_end, parse_log
 from walarchiver.core.lsn import Lsn
 from walarchiver.errors import BinariesMissing, DatabaseUnavailable, DeadlineExceeded, RestoreFailed
 from walarchiver.ports import Clock
-from walarchiver.postgres.probe import RecoveryState, recovery_state
 from walarchiver.postgres.process import (
     RunAs,
     ServerProcess,
@@ -34,6 +33,9 @@ from walarchiver.postgres.process import (
     find_system_bin,
     program_major,
 )
+
+if TYPE_CHECKING:
+    from walarchiver.postgres.probe import RecoveryState
 
 _POLL_S = 0.2
 _PORT = 5432
@@ -172,6 +174,8 @@ class Instance:
         Raises DeadlineExceeded; the server goes on then. Raises RestoreFailed when the cluster has no
         role `user`.
         """
+        from walarchiver.postgres.probe import recovery_state  # who only places files needs no client
+
         deadline = clock.monotonic_s() + timeout_s
         while clock.monotonic_s() < deadline:
             state = self._server.state()

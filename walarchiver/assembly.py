@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from walarchiver.catalog import Catalog
 from walarchiver.checkpoints import Checkpointer, Kept, look_into
@@ -31,7 +32,6 @@ from walarchiver.keys.xwing import XWingIdentity
 from walarchiver.ledger import Ledger, Proposal, Writer
 from walarchiver.log import get_log
 from walarchiver.ports import Clock, Identity, ObjectStore, Random
-from walarchiver.postgres.probe import ServerFacts
 from walarchiver.repository import Repository, first_cluster
 from walarchiver.secondplace import InForce, SecondPlace
 from walarchiver.settings import Settings
@@ -42,6 +42,9 @@ from walarchiver.storage.guarded import GuardedStore
 from walarchiver.storage.options import Addressing, ChecksumMode, S3Options
 from walarchiver.storage.probe import probe_create_once
 from walarchiver.storage.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from walarchiver.postgres.probe import ServerFacts
 
 log = get_log("repository")
 

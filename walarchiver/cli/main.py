@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
@@ -90,6 +89,8 @@ class _ShowVersion(argparse.Action):
     """Looks the version up only when asked: that costs as much as the rest of the start."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_rest: object) -> NoReturn:
+        import importlib.metadata  # half of the start: only this needs it
+
         print(f"walarchiver {importlib.metadata.version('walarchiver')}")
         parser.exit()
 

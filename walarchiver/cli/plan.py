@@ -11,7 +11,6 @@ from restore.core.plandocument import plan_document
 from restore.core.plantext import plan_text
 from walarchiver.assembly import Host
 from walarchiver.cli.asking import Answer, add_question, answer, plan_of
-from walarchiver.cli.bucketpart import bucket_part, with_bucket
 from walarchiver.cli.context import Context
 from walarchiver.core.moment import format_rfc3339
 from walarchiver.errors import (
@@ -89,12 +88,24 @@ def show(context: Context, host: Host, found: Answer) -> int:
             duration=found.duration,
         )
     )
+    cluster = host.settings.clusters.get(found.archive.cluster.name)
+    if cluster is not None and cluster.bucket is not None:
+        text, document = _with_bucket(host, found, text, document)
+    context.result(text, document)
+    return 0
+
+
+def _with_bucket(
+    host: Host, found: Answer, text: str, document: dict[str, object]
+) -> tuple[str, dict[str, object]]:
+    """The bucket's part added."""
+    from walarchiver.cli.bucketpart import bucket_part, with_bucket  # loads the library that reads its index
+
     part = bucket_part(host, found)
     if part is not None:
         text = "\n".join((text.rstrip("\n"), *part.lines))
         document = with_bucket(document, part)
-    context.result(text, document)
-    return 0
+    return text, document
 
 
 def refusal_of(found: Answer) -> NotReachable | None:

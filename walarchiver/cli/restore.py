@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -23,7 +22,7 @@ from restore.restoring import judge
 from restore.unpack import check_unused
 from restore.workplace import Workplace, note_plan
 from walarchiver.assembly import Host
-from walarchiver.cli import restorebucket, restoredelta
+from walarchiver.cli import restorebucketoptions, restoredelta
 from walarchiver.cli.asking import Answer, add_question, answer, hook_path, plan_of
 from walarchiver.cli.context import Context, Output
 from walarchiver.cli.plan import refusal_of
@@ -39,13 +38,14 @@ from walarchiver.cli.restoretarget import check_hook, owner_of, tablespaces_of
 from walarchiver.core.lsn import format_lsn
 from walarchiver.embedded.binaries import find_postgres_bin
 from walarchiver.errors import BinariesMissing, Interrupted, UsageError, WalarchiverError
-from walarchiver.postgres.probe import RecoveryState
 from walarchiver.postgres.process import RunAs, find_system_bin
 
 if TYPE_CHECKING:
     from restore.planserver import PlanHandlers
     from walarchiver.assembly import Archive
     from walarchiver.cli.main import Subparsers
+    from walarchiver.cli.restorebucket import Joint
+    from walarchiver.postgres.probe import RecoveryState
 
 PROGRESS_INTERVAL_S = 2.0
 
@@ -81,7 +81,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--timeout", type=int, default=86400, metavar="SECONDS", help="with --start: give up watching after"
     )
-    restorebucket.add_options(parser)
+    restorebucketoptions.add_options(parser)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class _Job:
 
 def run(context: Context, args: argparse.Namespace) -> int:
     host = context.host()
-    restorebucket.check_usage(host, context.cluster, args)
+    restorebucketoptions.check_usage(host, context.cluster, args)
     began_s = host.clock.monotonic_s()
     place = Workplace.beside(args.into)
     if not args.delta:
@@ -137,6 +137,8 @@ def run(context: Context, args: argparse.Namespace) -> int:
     if not args.start:
         return _tell_how_to_start(job, commands, placed_s, _bucket(job, None))
     try:
+        import asyncio  # only --start has an event loop
+
         ran = asyncio.run(_run_to_target(job))
     except KeyboardInterrupt:
         raise interrupted_recovery(place, commands) from None
@@ -241,6 +243,8 @@ def plan_served(
 
 async def _run_to_target(job: _Job) -> _Ran:
     """Serve the plan, start PostgreSQL, watch, judge; leave it running when it is what was asked."""
+    import asyncio
+
     bin_dir = find_programs(
         job.plan.major, bin_dir=job.args.bin_dir, search=(find_system_bin, find_postgres_bin)
     )
@@ -273,10 +277,12 @@ async def _run_to_target(job: _Job) -> _Ran:
     return _Ran(instance, reached, handlers.fetched)
 
 
-def _bucket(job: _Job, dsn: str | None) -> restorebucket.Joint | None:
+def _bucket(job: _Job, dsn: str | None) -> Joint | None:
     """The bucket's part, if it was asked for."""
-    if not restorebucket.wanted(job.args):
+    if not restorebucketoptions.wanted(job.args):
         return None
+    from walarchiver.cli import restorebucket  # all of restoring a bucket, and its index
+
     left = f"The database is restored, in {job.place.target}; only its bucket is not."
     try:
         return restorebucket.restore_bucket(job.context, job.host, job.args, job.found, dsn)
@@ -287,7 +293,7 @@ def _bucket(job: _Job, dsn: str | None) -> restorebucket.Joint | None:
         raise
 
 
-def _tell_restored(job: _Job, ran: _Ran, joint: restorebucket.Joint | None, seconds: dict[str, float]) -> int:
+def _tell_restored(job: _Job, ran: _Ran, joint: Joint | None, seconds: dict[str, float]) -> int:
     """The answer; the exit status: 0, or what the bucket's part says."""
     instance, reached, fetched = ran.instance, ran.reached, ran.fetched
     stop, commit = job.plan.stop, job.plan.stop.last_commit
@@ -346,9 +352,7 @@ def _commands(job: _Job) -> Commands:
     )
 
 
-def _tell_how_to_start(
-    job: _Job, commands: Commands, placed_s: float, joint: restorebucket.Joint | None
-) -> int:
+def _tell_how_to_start(job: _Job, commands: Commands, placed_s: float, joint: Joint | None) -> int:
     """Without --start: the commands that go on from here."""
     if job.context.output is Output.TEXT:
         job.context.progress("restore: PostgreSQL replays the WAL once it is started")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.metadata
 import os
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,6 @@ from walarchiver.assembly import Host
 from walarchiver.cli.context import Context
 from walarchiver.leaving import leave
 from walarchiver.log import LogFormat, configure_logging
-from walarchiver.service import Service
 from walarchiver.systemd import Notifier, passed_socket
 
 if TYPE_CHECKING:
@@ -36,6 +34,10 @@ def run(context: Context, args: argparse.Namespace) -> int:
 
         asyncio.run(serve_plan(host, args.plan))
         return leave(host.clock)
+
+    import importlib.metadata
+
+    from walarchiver.service import Service  # `--help` and `--plan` do without the archiver
 
     notifier = Notifier.of(os.environ)
     passed = passed_socket(os.environ, server.socket)

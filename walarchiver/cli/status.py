@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from walarchiver.assembly import kept_of, open_archive
-from walarchiver.bucketstatus import bucket_status
-from walarchiver.cli.asking import prove_horizon
+from walarchiver.assembly import Archive, Host, kept_of, open_archive
 from walarchiver.cli.context import Context
 from walarchiver.cli.when import both_clocks
 from walarchiver.status import Status, status_document, status_of
 
 if TYPE_CHECKING:
+    from walarchiver.bucketstatus import BucketStatus
     from walarchiver.cli.main import Subparsers
 
 DEGRADED = 3
@@ -30,12 +29,14 @@ def run(context: Context, args: argparse.Namespace) -> int:
     kept = kept_of(host, archive)
     status = status_of(archive, host.clock, kept)
     if status.latest is None and status.backups:
+        from walarchiver.cli.asking import prove_horizon  # brings the planner, which is not asked here
+
         prove_horizon(host, context.cluster)  # an idle server's first proof would come a minute later
         archive.ledger.refresh()
         status = status_of(archive, host.clock, kept)
     text = status_text(status, host.settings.server.timezone)
     document = status_document(archive, host.clock, kept)
-    bucket = bucket_status(host, archive)
+    bucket = _bucket(host, archive)
     problems = list(status.problems)
     if bucket is not None:
         problems += bucket.problems
@@ -44,6 +45,16 @@ def run(context: Context, args: argparse.Namespace) -> int:
         document["bucket"] = bucket.members()
     context.result(text, document)
     return DEGRADED if problems else 0
+
+
+def _bucket(host: Host, archive: Archive) -> BucketStatus | None:
+    """The bucket's part, where there is a bucket."""
+    cluster = host.settings.clusters.get(archive.cluster.name)
+    if cluster is None or cluster.bucket is None:
+        return None
+    from walarchiver.bucketstatus import bucket_status  # the library that reads its index takes long to load
+
+    return bucket_status(host, archive)
 
 
 def status_text(status: Status, timezone: str | None) -> str:
