@@ -26,8 +26,8 @@ def hook(run: Run) -> list[Section]:
     section = Section("hook", "One archive_command call through sh -c, nothing to do")
     section.notes.append(
         "The hooks ask a server that says yes at once. pgBackRest async finds the `.ok` of its helper. "
-        "barman-cloud prints its version. That server is an interpreter: its share is in the milliseconds, not in "
-        "the CPU."
+        "barman-cloud prints its version. That server is an interpreter: its share is in the "
+        "milliseconds, not in the CPU."
     )
     data = run.corpus.data_directory(run.place.work("data") / "d", run.corpus.names[:1])
     rows: dict[str, list[tuple[float, float]]] = {}
