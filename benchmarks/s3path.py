@@ -32,8 +32,8 @@ from walarchiver.embedded.certificate import ServerCertificate, loopback_certifi
 from walarchiver.embedded.seaweed import SeaweedServer
 from walarchiver.storage import S3Options
 from walarchiver.storage.credentials import CredentialsFile
+from walarchiver.storage.s3access import Access
 from walarchiver.storage.s3bodies import Bodies, ThroughBotocore, crc_of, drained
-from walarchiver.storage.s3client import accessed
 from walarchiver.storage.s3direct import DirectBodies
 
 BUCKET = "bench"
@@ -191,8 +191,8 @@ def main() -> None:
 
 def measure(options: S3Options, size: int, count: int, rounds: int, *, with_floor: bool) -> None:
     body = RANDOM.token(size)
-    access = accessed(options, CLOCK)
-    botocore_path = ThroughBotocore(access.client, BUCKET)
+    access = Access(options, CLOCK)
+    botocore_path = ThroughBotocore(access, BUCKET)
     direct = DirectBodies(access, BUCKET, options, CLOCK, botocore_path)
     ways = {"botocore": over(botocore_path, "b", body), "direct": over(direct, "d", body)}
     floor = Floor(options) if with_floor else None
@@ -216,7 +216,6 @@ def measure(options: S3Options, size: int, count: int, rounds: int, *, with_floo
         ratio = statistics.median(spent["botocore", which]) / statistics.median(spent["direct", which])
         print(f"{verb} of {size} bytes, CPU ms: {', '.join(cells)}; botocore/direct {ratio:.1f}")
     direct.close()
-    access.client.close()
     if floor is not None:
         floor.close()
 

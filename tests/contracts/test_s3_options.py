@@ -5,8 +5,11 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import ssl
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -19,11 +22,13 @@ from tests.kit.faultproxy import FaultProxy
 from tests.kit.s3 import S3Server
 from walarchiver.errors import ConfigError, StoreDenied, StoreUnavailable, UsageError
 from walarchiver.storage import S3Location, S3Options, open_store
+from walarchiver.storage.credentials import CredentialsFile
 from walarchiver.storage.directory import DirectoryStore
 from walarchiver.storage.memory import MemoryStore
 from walarchiver.storage.options import Addressing
 from walarchiver.storage.retry import RetryPolicy
 from walarchiver.storage.s3 import S3Store
+from walarchiver.storage.s3access import Access, plain_address
 from walarchiver.storage.s3bodies import crc_of
 
 
@@ -221,3 +226,73 @@ def test_addressing_decides_where_the_bucket_stands(s3_server: S3Server) -> None
         with pytest.raises(StoreUnavailable, match=r"http://virtual\.localhost:"):
             store.get("v1/a", bytes_max=1)
         store.close()
+
+
+@pytest.mark.parametrize(
+    ("bucket", "endpoint", "region", "addressing"),
+    [
+        ("bucket", "https://s3.example.com", "us-east-1", Addressing.AUTO),
+        ("bucket", "https://s3.example.com/", "garage", Addressing.PATH),
+        ("dotted.bucket.name", "https://s3.example.com:8443", "eu-central-1", Addressing.AUTO),
+        ("bucket", "http://127.0.0.1:8333", "eu1", Addressing.PATH),
+        ("bucket", "http://[::1]:8333", "us-east-1", Addressing.AUTO),
+        ("bucket", "https://S3.Example.Com", "us-gov-west-1", Addressing.AUTO),
+        ("bucket", "https://s3.eu-west-1.amazonaws.com", "eu-west-1", Addressing.AUTO),
+    ],
+)
+def test_the_address_of_a_plain_configuration_is_the_one_that_botocore_has(
+    s3_server: S3Server, bucket: str, endpoint: str, region: str, addressing: Addressing
+) -> None:
+    options = replace(s3_server.options(), endpoint=endpoint, region=region, addressing=addressing)
+    access = Access(options, RealClock())
+    assert plain_address(options, bucket) == access.address(bucket, afresh=True)
+    access.close()
+
+
+@pytest.mark.parametrize(
+    ("bucket", "change"),
+    [
+        ("bucket", {"endpoint": None}),
+        ("bucket", {"endpoint": "https://s3.example.com/below"}),
+        ("bucket", {"region": None}),
+        ("bucket", {"region": "aws-global"}),
+        ("bucket", {"region": "us-east-1-fips"}),
+        ("bucket", {"region": "fips-us-east-1"}),
+        ("bucket", {"region": "a/b"}),
+        ("bucket", {"addressing": Addressing.VIRTUAL}),
+        ("bucket--use1-az1--x-s3", {}),
+    ],
+)
+def test_what_only_botocore_knows_is_not_guessed(bucket: str, change: dict[str, Any]) -> None:
+    options = S3Options(endpoint="https://s3.example.com", region="eu-west-1")
+    assert plain_address(options, "bucket") is not None
+    assert plain_address(replace(options, **change), bucket) is None
+
+
+def test_the_ordinary_requests_of_a_plain_configuration_do_not_even_load_botocore(
+    s3_server: S3Server,
+) -> None:
+    program = (
+        "import sys; from pathlib import Path; from walarchiver.clock import SystemClock, SystemRandom\n"
+        "from walarchiver.storage import S3Options, open_store\n"
+        "from walarchiver.storage.credentials import CredentialsFile\n"
+        "keys = CredentialsFile(Path(sys.argv[3]))\n"
+        "options = S3Options(endpoint=sys.argv[2], region='us-east-1', credentials=keys)\n"
+        "store = open_store(sys.argv[1], s3=options, clock=SystemClock(), random=SystemRandom())\n"
+        "store.put_new('v1/a', b'body')\n"
+        "assert store.get('v1/a', bytes_max=4) == b'body'\n"
+        "assert [each.key for each in store.list_keys('v1/')] == ['v1/a']\n"
+        "assert [each.size for each in store.list_versions('v1/')] == [4]\n"
+        "store.close()\n"
+        "print(*sys.modules)"
+    )
+    credentials = s3_server.options().credentials
+    assert isinstance(credentials, CredentialsFile)
+    ran = subprocess.run(
+        [sys.executable, "-c", program, s3_server.store_url(), s3_server.endpoint, str(credentials.path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "walarchiver.storage.s3direct" in ran.stdout.split()
+    assert "botocore" not in ran.stdout.split()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from walarchiver.ports import Clock
+from walarchiver.storage.botocoreerrors import LIBRARY_ERRORS
 from walarchiver.storage.options import S3Options
-from walarchiver.storage.s3answers import LIBRARY_ERRORS, explained
+from walarchiver.storage.s3answers import explained
 from walarchiver.storage.s3client import connected
 
 

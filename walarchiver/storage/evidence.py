@@ -32,6 +32,7 @@ from walarchiver.errors import (
     VersionUnreadable,
 )
 from walarchiver.ports import Clock, Random
+from walarchiver.storage.botocoreerrors import LIBRARY_ERRORS
 from walarchiver.storage.evidencecalls import BucketCalls, needed_date_ms
 from walarchiver.storage.evidencecopy import Copier, CopyLimits, Wanted
 from walarchiver.storage.evidencedetail import detail_of, detail_without_key
@@ -39,7 +40,7 @@ from walarchiver.storage.evidencepages import current_objects, entry_pages, fold
 from walarchiver.storage.evidencewrites import Writes
 from walarchiver.storage.lifecycle import removing_rules
 from walarchiver.storage.options import S3Location, S3Options
-from walarchiver.storage.s3answers import LIBRARY_ERRORS, explained, is_absent, refusal_in
+from walarchiver.storage.s3answers import explained, is_absent, refusal_in
 from walarchiver.storage.s3client import Body, Reply
 
 _READ_BYTES = 1 << 20

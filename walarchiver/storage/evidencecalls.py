@@ -19,9 +19,10 @@ from typing import Any, TypeVar, cast
 from walarchiver.core.version import StoreMs
 from walarchiver.errors import StoreMisbehaves, StoreUnavailable
 from walarchiver.ports import Clock, Random
+from walarchiver.storage.botocoreerrors import LIBRARY_ERRORS
 from walarchiver.storage.options import S3Location, S3Options
 from walarchiver.storage.retry import Retrier
-from walarchiver.storage.s3answers import LIBRARY_ERRORS, explained
+from walarchiver.storage.s3answers import explained
 from walarchiver.storage.s3client import Reply, S3Calls, connected
 
 Answer = TypeVar("Answer")

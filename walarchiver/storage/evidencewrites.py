@@ -22,8 +22,9 @@ from typing import TypeVar
 from walarchiver.bucketports import Expected, Written
 from walarchiver.core.version import Entry, EntryKind, StoreMs
 from walarchiver.errors import BucketChanged, StoreMisbehaves, StoreUnavailable
+from walarchiver.storage.botocoreerrors import LIBRARY_ERRORS
 from walarchiver.storage.evidencecalls import BucketCalls, date_ms
-from walarchiver.storage.s3answers import LIBRARY_ERRORS, refusal_in
+from walarchiver.storage.s3answers import refusal_in
 from walarchiver.storage.s3client import Reply
 
 Answer = TypeVar("Answer")

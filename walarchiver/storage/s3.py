@@ -3,8 +3,8 @@
 Rules:
 - A create is PUT with `If-None-Match: *`. When its outcome is open the identical bytes are sent
   again; if the first try had landed after all, that shows as KeyTaken, which the caller settles.
-- Bodies go over connections of our own (`s3direct.py`), everything else through botocore; what an
-  answer means does not depend on that.
+- Bodies and listings go over connections of our own (`s3direct.py`), everything else through botocore;
+  what an answer means does not depend on that.
 - Every body travels with a CRC, or with its MD5 where a store does not know that header, so a
   body damaged on the way is refused. (A signature over the body's SHA-256 is not enough: SeaweedFS
   4.48 accepts a body that does not match it.)
@@ -21,7 +21,7 @@ Rules:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -33,11 +33,12 @@ from walarchiver.storage.lifecycle import harmful_rules
 from walarchiver.storage.names import checked_key, checked_prefix
 from walarchiver.storage.options import ChecksumMode, S3Location, S3Options
 from walarchiver.storage.retry import Retrier
+from walarchiver.storage.s3access import Access
 from walarchiver.storage.s3answers import (
-    LIBRARY_ERRORS,
     explained,
     is_absent,
     is_past_the_end,
+    library_errors,
     may_be_about_checksums,
     refusal_in,
 )
@@ -50,11 +51,12 @@ from walarchiver.storage.s3bodies import (
     drained,
     md5_of,
 )
-from walarchiver.storage.s3client import Reply, accessed
 from walarchiver.storage.s3direct import DirectBodies
+from walarchiver.storage.s3pages import Listing
 from walarchiver.storage.s3wire import Buffer
 
 Answer = TypeVar("Answer")
+Reply = Mapping[str, object]
 
 
 class S3Store:
@@ -73,10 +75,9 @@ class S3Store:
         self._slots = threading.BoundedSemaphore(options.pool_size)
         self._sends_crc = options.checksum_mode is not ChecksumMode.WHEN_REQUIRED
         self._crc_settled = options.checksum_mode is not ChecksumMode.AUTO
-        access = accessed(options, clock)
-        self._client = access.client
-        botocore_path = ThroughBotocore(access.client, location.bucket)
-        self._bodies: Bodies = DirectBodies(access, location.bucket, options, clock, botocore_path)
+        self._access = Access(options, clock)
+        botocore_path = ThroughBotocore(self._access, location.bucket)
+        self._bodies: Bodies = DirectBodies(self._access, location.bucket, options, clock, botocore_path)
 
     @property
     def url(self) -> str:
@@ -103,7 +104,7 @@ class S3Store:
             try:
                 with self._bodies.opened(name, version_id, None) as incoming:
                     return self._whole_body(key, incoming, bytes_max)
-            except LIBRARY_ERRORS as failure:
+            except library_errors() as failure:
                 if is_absent(failure, by_version=version_id is not None):
                     return None
                 raise
@@ -119,7 +120,7 @@ class S3Store:
             try:
                 with self._bodies.opened(name, version_id, wanted) as incoming:
                     return self._part_of_body(key, incoming, start, length)
-            except LIBRARY_ERRORS as failure:
+            except library_errors() as failure:
                 if is_past_the_end(failure):
                     return b""
                 if is_absent(failure, by_version=version_id is not None):
@@ -134,7 +135,7 @@ class S3Store:
             request["StartAfter"] = self._full(start_after)
         last = start_after
         while True:
-            page = self._page(f"list {prefix}", lambda: self._client.list_objects_v2(**request))
+            page = self._page(f"list {prefix}", Listing.KEYS, request)
             for entry in _entries(page, "Contents"):
                 found = self._version(entry, is_latest=True)
                 if found.key > last:
@@ -154,7 +155,7 @@ class S3Store:
             request["KeyMarker"] = self._full(start_after)
         last = start_after
         while True:
-            page = self._page(f"list {prefix}", lambda: self._client.list_object_versions(**request))
+            page = self._page(f"list {prefix}", Listing.VERSIONS, request)
             for found in self._versions_in(page):
                 self._require_order(last, found.key, start_after)
                 last = max(last, found.key)
@@ -176,8 +177,8 @@ class S3Store:
 
         def delete() -> None:
             try:
-                self._client.delete_object(**request)
-            except LIBRARY_ERRORS as failure:
+                self._access.client.delete_object(**request)
+            except library_errors() as failure:
                 if not is_absent(failure):
                     raise
 
@@ -186,7 +187,9 @@ class S3Store:
     def versioning(self) -> str:
         """`Enabled`, `Suspended` or `Off`. Raises StoreDenied without the right to ask."""
         bucket = self._location.bucket
-        reply = self._asked("ask for versioning", lambda: self._client.get_bucket_versioning(Bucket=bucket))
+        reply = self._asked(
+            "ask for versioning", lambda: self._access.client.get_bucket_versioning(Bucket=bucket)
+        )
         return str(reply.get("Status") or "Off")
 
     def harmful_rules(self) -> tuple[str, ...]:
@@ -194,8 +197,8 @@ class S3Store:
 
         def ask() -> Reply:
             try:
-                return self._client.get_bucket_lifecycle_configuration(Bucket=self._location.bucket)
-            except LIBRARY_ERRORS as failure:
+                return self._access.client.get_bucket_lifecycle_configuration(Bucket=self._location.bucket)
+            except library_errors() as failure:
                 refusal = refusal_in(failure)
                 if refusal is not None and refusal.code == "NoSuchLifecycleConfiguration":
                     return {}
@@ -206,7 +209,7 @@ class S3Store:
     def server_time_us(self) -> int | None:
         """The server's clock, in microseconds and to the second, from the Date header; None without one."""
         request = self._listing("") | {"MaxKeys": 1}
-        page = self._page("ask for the time", lambda: self._client.list_objects_v2(**request))
+        page = self._page("ask for the time", Listing.KEYS, request)
         meta = page.get("ResponseMetadata")
         headers = meta.get("HTTPHeaders") if isinstance(meta, dict) else None
         try:
@@ -218,7 +221,6 @@ class S3Store:
     def close(self) -> None:
         self._closing.set()
         self._bodies.close()
-        self._client.close()
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -230,7 +232,7 @@ class S3Store:
             with self._slot(where):
                 try:
                     return step()
-                except LIBRARY_ERRORS as failure:
+                except library_errors() as failure:
                     raise explained(where, failure) from failure
 
         return self._retrier.run(where, attempt)
@@ -252,7 +254,7 @@ class S3Store:
             return self._put(name, body, md5_of(body))
         try:
             receipt = self._put(name, body, crc_of(body))
-        except LIBRARY_ERRORS as failure:
+        except library_errors() as failure:
             if self._crc_settled or not may_be_about_checksums(failure):
                 raise
         else:
@@ -270,9 +272,9 @@ class S3Store:
             )
         return PutReceipt(version_id=written.version_id)
 
-    def _page(self, what: str, ask: Callable[[], Reply]) -> Reply:
+    def _page(self, what: str, listing: Listing, request: Mapping[str, object]) -> Reply:
         def page() -> Reply:
-            reply = ask()
+            reply = self._bodies.page(listing, request)
             if not isinstance(reply.get("IsTruncated"), bool) or reply.get("Name") != self._location.bucket:
                 raise StoreUnavailable(f"{what} in {self.url}: what came back is not an S3 listing")
             return reply
@@ -312,7 +314,6 @@ class S3Store:
 
     def _listing(self, prefix: str) -> dict[str, object]:
         return {
-            "Bucket": self._location.bucket,
             "Prefix": self._full(prefix),
             "MaxKeys": self._options.list_page_keys,
         }

@@ -15,13 +15,9 @@ from __future__ import annotations
 import http.client
 import re
 import ssl
-from collections.abc import Mapping
+import sys
 from dataclasses import dataclass
 from html import unescape
-
-import botocore.exceptions
-import botocore.parsers
-import urllib3.exceptions
 
 from walarchiver.errors import (
     KeyTaken,
@@ -49,16 +45,8 @@ class S3Refused(Exception):
         self.refusal = refusal
 
 
-LIBRARY_ERRORS: tuple[type[Exception], ...] = (
-    S3Refused,
-    botocore.exceptions.ClientError,
-    botocore.exceptions.BotoCoreError,
-    botocore.parsers.ResponseParserError,
-    urllib3.exceptions.HTTPError,
-    http.client.HTTPException,
-    OSError,
-)
-"""Everything that may be raised below when a request fails."""
+OWN_ERRORS: tuple[type[Exception], ...] = (S3Refused, http.client.HTTPException, OSError)
+"""What connections of our own raise when a request fails."""
 
 _MAY_PASS_STATUS = frozenset({408, 409, 425, 429})
 _MAY_PASS_CODES = frozenset(
@@ -88,31 +76,34 @@ _ERROR_CODE = re.compile(r"<Code>([^<]*)</Code>")
 _ERROR_TEXT = re.compile(r"<Message>([^<]*)</Message>")
 
 
+def library_errors() -> tuple[type[Exception], ...]:
+    """Everything that may be raised below when a request fails; botocore's own only once it is loaded."""
+    if not _has_botocore():
+        return OWN_ERRORS
+    from walarchiver.storage.botocoreerrors import LIBRARY_ERRORS
+
+    return LIBRARY_ERRORS
+
+
 def read_refusal(status: int, reason: str, body: bytes) -> Refusal:
     """An answer that is no success. What does not speak as S3 does has its status for a code."""
     words = body.decode("utf-8", "replace")
     code = _ERROR_CODE.search(words) if _ERROR_ROOT.match(words) else None
     if code is None or not code[1]:
-        return Refusal(status, str(status), _printable(reason))
+        return Refusal(status, str(status), printable(reason))
     text = _ERROR_TEXT.search(words)
-    return Refusal(status, unescape(code[1]), _printable(unescape(text[1])) if text else "")
+    return Refusal(status, unescape(code[1]), printable(unescape(text[1])) if text else "")
 
 
 def refusal_in(failure: Exception) -> Refusal | None:
     """The server's answer inside a library error; None when there was no answer."""
     if isinstance(failure, S3Refused):
         return failure.refusal
-    if not isinstance(failure, botocore.exceptions.ClientError):
+    if not _has_botocore():
         return None
-    answer: Mapping[str, object] = failure.response
-    error, meta = answer.get("Error"), answer.get("ResponseMetadata")
-    fields = error if isinstance(error, dict) else {}
-    status = meta.get("HTTPStatusCode") if isinstance(meta, dict) else None
-    return Refusal(
-        status=status if isinstance(status, int) else 0,
-        code=str(fields.get("Code", "")),
-        text=_printable(str(fields.get("Message", ""))),
-    )
+    from walarchiver.storage.botocoreerrors import refusal_of
+
+    return refusal_of(failure)
 
 
 def is_absent(failure: Exception, *, by_version: bool = False) -> bool:
@@ -144,24 +135,36 @@ def explained(what: str, failure: Exception) -> WalarchiverError:
     refusal = refusal_in(failure)
     if refusal is not None:
         return _explained_refusal(what, refusal)
-    text = _printable(str(failure)) or type(failure).__name__
-    tls = isinstance(failure, botocore.exceptions.SSLError | ssl.SSLCertVerificationError)
-    if tls and any(words in str(failure) for words in _UNTRUSTED):
+    text = printable(str(failure)) or type(failure).__name__
+    if _is_about_tls(failure) and any(words in str(failure) for words in _UNTRUSTED):
         return StoreDenied(
             f"{what}: the endpoint's certificate is not trusted: {text}",
             hint="Is `ca_file` the CA that signed it, and does the certificate carry this host name?",
         )
-    if isinstance(
-        failure,
-        botocore.exceptions.NoCredentialsError | botocore.exceptions.PartialCredentialsError,
-    ):
-        return StoreDenied(
-            f"{what}: no credentials were found",
-            hint="Set `credentials_file` or `credentials_command`, or give this host a role.",
-        )
-    if isinstance(failure, botocore.exceptions.ParamValidationError):
-        return StoreDenied(f"{what}: the request cannot be made: {text}")
+    if _has_botocore():
+        from walarchiver.storage.botocoreerrors import NO_KEYS, NO_REQUEST
+
+        if isinstance(failure, NO_KEYS):
+            return StoreDenied(
+                f"{what}: no credentials were found",
+                hint="Set `credentials_file` or `credentials_command`, or give this host a role.",
+            )
+        if isinstance(failure, NO_REQUEST):
+            return StoreDenied(f"{what}: the request cannot be made: {text}")
     return StoreUnavailable(f"{what}: {text}")
+
+
+def _is_about_tls(failure: Exception) -> bool:
+    if not _has_botocore():
+        return isinstance(failure, ssl.SSLCertVerificationError)
+    from walarchiver.storage.botocoreerrors import TLS_FAILED
+
+    return isinstance(failure, TLS_FAILED | ssl.SSLCertVerificationError)
+
+
+def _has_botocore() -> bool:
+    """Whether anything can have raised botocore's errors; loading it only to compare would take long."""
+    return "botocore.exceptions" in sys.modules
 
 
 def _explained_refusal(what: str, refusal: Refusal) -> WalarchiverError:
@@ -186,6 +189,7 @@ def _explained_refusal(what: str, refusal: Refusal) -> WalarchiverError:
     return StoreDenied(message)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Its first words, without what a terminal would obey."""
     kept = "".join(char if char.isprintable() else " " for char in text)
     return kept if len(kept) <= _TEXT_MAX else kept[:_TEXT_MAX] + "…"

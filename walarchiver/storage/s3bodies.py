@@ -13,17 +13,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from walarchiver.core.crc32c import crc32c, plain_crc32c
 from walarchiver.errors import StoreUnavailable
 from walarchiver.ports import Clock
-from walarchiver.storage.s3client import Body, S3Calls
+from walarchiver.storage.s3access import Access
+from walarchiver.storage.s3pages import Listing
 from walarchiver.storage.s3wire import SLOWEST_BODY_BYTES_PER_S, Buffer
+
+if TYPE_CHECKING:
+    from walarchiver.storage.s3client import Body
 
 _READ_BYTES = 1 << 18
 _PARAMETERS = {
@@ -61,12 +65,12 @@ class Incoming(Protocol):
     def content_range(self) -> str | None: ...
 
     def readinto(self, view: memoryview, /) -> int:
-        """Bytes of the body; 0 only at its end. Raises one of LIBRARY_ERRORS."""
+        """Bytes of the body; 0 only at its end. Raises one of `library_errors()`."""
         ...
 
 
 class Bodies(Protocol):
-    """The requests that carry bodies; whatever fails is one of LIBRARY_ERRORS, or an error of ours."""
+    """The requests that carry bodies; whatever fails is one of `library_errors()`, or an error of ours."""
 
     def told(self) -> str:
         """Which way bodies take, in words."""
@@ -80,6 +84,10 @@ class Bodies(Protocol):
         self, name: str, version_id: str | None, byte_range: str | None
     ) -> AbstractContextManager[Incoming]:
         """GET; `byte_range` is the value of a Range header."""
+        ...
+
+    def page(self, listing: Listing, request: Mapping[str, object]) -> Mapping[str, object]:
+        """A page of a listing; request and answer have botocore's names."""
         ...
 
     def close(self) -> None: ...
@@ -128,15 +136,15 @@ def _room(size: int) -> BytesIO:
 class ThroughBotocore:
     """The path through botocore's client."""
 
-    def __init__(self, client: S3Calls, bucket: str) -> None:
-        self._client = client
+    def __init__(self, access: Access, bucket: str) -> None:
+        self._access = access
         self._bucket = bucket
 
     def told(self) -> str:
         return "objects travel through botocore"
 
     def create(self, name: str, body: Buffer, checksum: Checksum) -> Written:
-        reply = self._client.put_object(
+        reply = self._access.client.put_object(
             Bucket=self._bucket,
             Key=name,
             Body=bytes(body) if isinstance(body, memoryview) else body,
@@ -153,7 +161,7 @@ class ThroughBotocore:
             request["VersionId"] = version_id
         if byte_range is not None:
             request["Range"] = byte_range
-        reply = self._client.get_object(**request)
+        reply = self._access.client.get_object(**request)
         length, body = reply.get("ContentLength"), cast("Body", reply["Body"])
         try:
             yield _Streamed(
@@ -164,8 +172,13 @@ class ThroughBotocore:
         finally:
             body.close()  # what was read to its end has left its connection to the pool
 
+    def page(self, listing: Listing, request: Mapping[str, object]) -> Mapping[str, object]:
+        client = self._access.client
+        ask = client.list_objects_v2 if listing is Listing.KEYS else client.list_object_versions
+        return ask(Bucket=self._bucket, **request)
+
     def close(self) -> None:
-        """The client belongs to the store."""
+        self._access.close()
 
 
 @dataclass(frozen=True, slots=True)

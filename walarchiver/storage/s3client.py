@@ -17,20 +17,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import botocore.config
 import botocore.credentials
 import botocore.httpsession
 import botocore.loaders
 import botocore.session
-import botocore.utils
 
 from walarchiver.errors import StoreDenied
 from walarchiver.ports import Clock
+from walarchiver.storage.botocoreerrors import LIBRARY_ERRORS
 from walarchiver.storage.credentials import KeyChain, Keys, PlatformRole
 from walarchiver.storage.options import Addressing, S3Options
-from walarchiver.storage.s3answers import LIBRARY_ERRORS, explained
+from walarchiver.storage.s3access import ObjectAddress
+from walarchiver.storage.s3answers import explained
 
 Reply = Mapping[str, object]
 
@@ -71,27 +71,6 @@ class Body(Protocol):
     def read(self, amt: int) -> bytes: ...
     def readinto(self, view: memoryview) -> int: ...
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """A client for everything, and what requests of our own need besides."""
-
-    client: S3Calls
-    """`head_object` of this client makes no request: see `object_address`."""
-    keys: Callable[[], Keys]
-    """The keys that are valid now. Raises StoreDenied, StoreUnavailable or one of LIBRARY_ERRORS."""
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectAddress:
-    """Where the objects of a bucket are asked for: this URL, and the key encoded behind it."""
-
-    url: str
-    region: str
-    """As the signature has it."""
-    signature: str
-    """botocore's name of how requests are signed; `v4` is the ordinary one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +128,15 @@ def connected(options: S3Options, clock: Clock) -> S3Calls:
     return client
 
 
-def accessed(options: S3Options, clock: Clock) -> Access:
-    """A client whose addresses and keys can be had, too. Raises as `connected`."""
-    options.check()
-    session, keys = _session(options, clock)
+def made(options: S3Options, clock: Clock, chain: KeyChain | None) -> tuple[S3Calls, Callable[[], Keys]]:
+    """A client, and the keys that it signs with: those of `chain`, if there is one. Raises as `connected`.
+
+    `head_object` of this client makes no request: see `object_address`.
+    """
+    session, keys = _session(options, clock, chain)
     client = _client(session, "s3", options, endpoint=options.endpoint, region=options.region)
     client.meta.events.register("before-call.s3.HeadObject", _told_address)
-    return Access(client, keys)
+    return client, keys
 
 
 def object_address(client: S3Calls, bucket: str) -> ObjectAddress:
@@ -166,11 +147,6 @@ def object_address(client: S3Calls, bucket: str) -> ObjectAddress:
         region=str(reply["region"]),
         signature=str(reply["signature"]),
     )
-
-
-def has_proxy(url: str) -> bool:
-    """Whether the environment names a proxy for this address."""
-    return urlsplit(url).scheme in botocore.utils.get_environ_proxies(url)
 
 
 def authorities_file() -> str:
@@ -186,14 +162,16 @@ def connected_to(
     return _client(session, service, options, endpoint=endpoint, region=region)
 
 
-def _session(options: S3Options, clock: Clock) -> tuple[Any, Callable[[], Keys]]:
+def _session(
+    options: S3Options, clock: Clock, chain: KeyChain | None = None
+) -> tuple[Any, Callable[[], Keys]]:
     for name in ("botocore", "boto3", "urllib3"):
         if logging.getLogger(name).getEffectiveLevel() < logging.INFO:
             logging.getLogger(name).setLevel(logging.INFO)
     session = botocore.session.get_session()
     session.register_component("data_loader", _loader())
     if not isinstance(options.credentials, PlatformRole):
-        chain = KeyChain(options.credentials, clock)
+        chain = chain or KeyChain(options.credentials, clock)
         session.register_component(
             "credential_provider",
             botocore.credentials.CredentialResolver(providers=[_ChainProvider(chain)]),

@@ -1,7 +1,7 @@
-"""Bodies over connections of our own: what botocore does with a PUT or GET, at a tenth of its cost.
+"""Bodies and listings over connections of our own: what botocore does with them, at a tenth of its cost.
 
 Rules:
-- Address, region and keys are botocore's (`s3client.py`), so both go to the same place as the same user.
+- Address, region and keys are botocore's (`s3access.py`), so both go to the same place as the same user.
 - Over TLS, and on loopback, the signature leaves the body out (`UNSIGNED-PAYLOAD`): TLS protects it on the
   way, and the store verifies its checksum, which is signed. Over plain http its SHA-256 is signed.
 - What this path does not do goes through botocore, and `told` says so: a proxy that the environment names,
@@ -15,17 +15,19 @@ from __future__ import annotations
 import hashlib
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from walarchiver.errors import StoreDenied
 from walarchiver.ports import Clock
 from walarchiver.storage.options import S3Options
+from walarchiver.storage.s3access import Access, ObjectAddress, has_proxy
 from walarchiver.storage.s3answers import S3Refused, read_refusal
 from walarchiver.storage.s3bodies import Bodies, Checksum, Incoming, Written
-from walarchiver.storage.s3client import Access, ObjectAddress, authorities_file, has_proxy, object_address
+from walarchiver.storage.s3pages import PAGE_BYTES_MAX, Listing, query_of, read_page
 from walarchiver.storage.s3signing import (
     EMPTY_SHA256,
     UNSIGNED_PAYLOAD,
@@ -53,6 +55,10 @@ class _Route:
     base_path: str
     wire: Wire
     signer: Signer
+
+    def path_of(self, name: str) -> str:
+        """The encoded path of an object."""
+        return self.base_path + encoded_path(name)
 
 
 class DirectBodies:
@@ -89,7 +95,7 @@ class DirectBodies:
             checksum.header: checksum.value,
         }
         payload = UNSIGNED_PAYLOAD if self._is_unsigned else hashlib.sha256(body).hexdigest()
-        with self._asked(route, "PUT", name, {}, headers, payload, body) as answer:
+        with self._asked(route, "PUT", route.path_of(name), {}, headers, payload, body) as answer:
             words = answer.start()
         if 200 <= answer.status < 300:
             return Written(etag=answer.header("etag"), version_id=answer.header("x-amz-version-id"))
@@ -102,7 +108,7 @@ class DirectBodies:
         if route is not None:
             query = {} if version_id is None else {"versionId": version_id}
             headers = {} if byte_range is None else {"range": byte_range}
-            with self._asked(route, "GET", name, query, headers, EMPTY_SHA256) as answer:
+            with self._asked(route, "GET", route.path_of(name), query, headers, EMPTY_SHA256) as answer:
                 if 200 <= answer.status < 300:
                     yield _Arriving(answer)
                     return
@@ -110,6 +116,20 @@ class DirectBodies:
             self._refuse_unless_elsewhere(answer, words)
         with self._behind.opened(name, version_id, byte_range) as incoming:
             yield incoming
+
+    def page(self, listing: Listing, request: Mapping[str, object]) -> Mapping[str, object]:
+        route = self._current()
+        if route is None:
+            return self._behind.page(listing, request)
+        path = route.base_path.rstrip("/") or "/"
+        with self._asked(route, "GET", path, query_of(listing, request), {}, EMPTY_SHA256) as answer:
+            if 200 <= answer.status < 300:
+                date = answer.header("date")
+                said = {} if date is None else {"date": date}
+                return {**read_page(answer.whole(PAGE_BYTES_MAX)), "ResponseMetadata": {"HTTPHeaders": said}}
+            words = answer.start()
+        self._refuse_unless_elsewhere(answer, words)
+        return self._behind.page(listing, request)
 
     def close(self) -> None:
         with self._lock:
@@ -125,13 +145,13 @@ class DirectBodies:
         self,
         route: _Route,
         method: str,
-        name: str,
-        query: dict[str, str],
+        path: str,
+        query: Mapping[str, str],
         headers: dict[str, str],
         payload: str,
         body: Buffer = b"",
     ) -> Answer:
-        path, fields = route.base_path + encoded_path(name), encoded_query(query)
+        fields = encoded_query(query)
         signed = route.signer.signed(
             method,
             path,
@@ -158,8 +178,8 @@ class DirectBodies:
         with self._lock:
             if self._left_to_botocore is not None or (self._route is not None and not self._stale):
                 return self._route
+            address = self._access.address(self._bucket, afresh=self._stale)
             self._stale = False
-            address = object_address(self._access.client, self._bucket)
             if self._route is None or self._route.address != address:
                 old, self._route = self._route, None
                 if old is not None:
@@ -189,7 +209,11 @@ class DirectBodies:
     def _trusting(self) -> ssl.SSLContext:
         """Verifies name and certificate against `ca_file`, or whom botocore trusts. Raises StoreDenied."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        authorities = str(self._options.ca_file or authorities_file())
+        authorities = self._options.ca_file
+        if authorities is None:
+            from walarchiver.storage.s3client import authorities_file  # botocore's, where none are named
+
+            authorities = Path(authorities_file())
         try:
             context.load_verify_locations(authorities)
         except OSError as failure:

@@ -117,6 +117,16 @@ class Answer:
         except (OSError, http.client.HTTPException) as failure:
             raise self._wire.not_reached(failure) from failure
 
+    def whole(self, bytes_max: int) -> bytes:
+        """All of the body. Raises NotReached when it was cut short, or is longer than allowed."""
+        try:
+            words = self._response.read(bytes_max)
+        except (OSError, http.client.HTTPException) as failure:
+            raise self._wire.not_reached(failure) from failure
+        if self._response.length or len(words) == bytes_max:
+            raise self._wire.not_reached(http.client.IncompleteRead(words[:0], self._response.length))
+        return words
+
     def __enter__(self) -> Self:
         return self
 

@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 from walarchiver.bucketports import FeedMessage
 from walarchiver.errors import ConfigError, StoreMisbehaves, StoreUnavailable
 from walarchiver.ports import Clock, Random
+from walarchiver.storage.botocoreerrors import LIBRARY_ERRORS
 from walarchiver.storage.options import S3Options
 from walarchiver.storage.retry import Retrier
-from walarchiver.storage.s3answers import LIBRARY_ERRORS, explained
+from walarchiver.storage.s3answers import explained
 from walarchiver.storage.s3client import Reply, connected_to
 
 _HIDDEN_S = 900
