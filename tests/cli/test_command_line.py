@@ -173,6 +173,32 @@ def test_what_opens_a_repository_loads_the_library_for_s3_only_for_s3() -> None:
     assert not loaded & {"boto3", "botocore", "walarchiver.storage.s3"}
 
 
+@pytest.mark.parametrize(
+    ("command", "without"),
+    [
+        ("status", {"psycopg", "asyncio", "restore.planning", "restore.instance"}),
+        ("plan", {"psycopg", "asyncio", "restore.instance"}),
+        ("restore", {"psycopg", "asyncio", "restore.bucketrestore", "restore.planserver"}),
+        ("backup", {"restore.planning", "restore.instance"}),
+        ("serve", {"psycopg", "restore.planning", "restore.instance", "walarchiver.service"}),
+    ],
+)
+def test_a_command_begins_without_what_few_calls_need(command: str, without: set[str]) -> None:
+    program = (
+        "import sys; from walarchiver.cli.main import main\n"
+        "try: main([sys.argv[1], '--help'])\nexcept SystemExit: pass\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, command], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = set(ran.stderr.split())
+    rare = {"aiohttp", "boto3", "botocore", "duckdb", "prometheus_client", "walarchiver.evidence.openindex"}
+    rare |= {"restore.throwaway", "restore.rescue", "walarchiver.storage.s3", "walarchiver.storage.evidence"}
+    assert f"walarchiver.cli.{command}" in loaded
+    assert not loaded & (rare | without)
+
+
 def test_the_version_is_printed(capsys: Captured) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
