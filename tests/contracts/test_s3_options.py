@@ -254,7 +254,6 @@ def test_the_address_of_a_plain_configuration_is_the_one_that_botocore_has(
     [
         ("bucket", {"endpoint": None}),
         ("bucket", {"endpoint": "https://s3.example.com/below"}),
-        ("bucket", {"region": None}),
         ("bucket", {"region": "aws-global"}),
         ("bucket", {"region": "us-east-1-fips"}),
         ("bucket", {"region": "fips-us-east-1"}),
@@ -267,6 +266,30 @@ def test_what_only_botocore_knows_is_not_guessed(bucket: str, change: dict[str, 
     options = S3Options(endpoint="https://s3.example.com", region="eu-west-1")
     assert plain_address(options, "bucket") is not None
     assert plain_address(replace(options, **change), bucket) is None
+
+
+def test_where_no_region_is_named_the_usual_one_is_meant_unless_botocore_would_read_another(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    read = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(read))
+    options = s3_server.options(region=None)
+    plain = plain_address(options, "bucket")
+    access = Access(options, RealClock())
+    assert plain is not None
+    assert plain == access.address("bucket", afresh=True)
+    access.close()
+    read.write_text("[default]\nregion = eu-west-3\n")
+    assert plain_address(options, "bucket") is None
+    access = Access(options, RealClock())
+    assert access.address("bucket").region == "eu-west-3"
+    access.close()
+    read.unlink()
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    assert plain_address(options, "bucket") is None
 
 
 def test_the_ordinary_requests_of_a_plain_configuration_do_not_even_load_botocore(

@@ -3,17 +3,19 @@
 Rules:
 - Making botocore's client takes longer than many a command: it reads all that is described of S3. So what a
   plain configuration says by itself is not asked of it: keys from a file or command, and objects in the
-  path of an endpoint whose region is named.
+  path of an endpoint whose region is named, or named nowhere.
 - Everything else botocore decides (AWS itself, roles of the platform, hosts named after buckets, regions
   and buckets with a meaning); then its client is made at once, so that a fault shows at start.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -25,8 +27,14 @@ from walarchiver.storage.options import Addressing, S3Options
 if TYPE_CHECKING:
     from walarchiver.storage.s3client import S3Calls
 
+USUAL_REGION = "us-east-1"
+"""Where none is named."""
+
 _PLAIN_REGION = re.compile(r"(?!aws|fips)[a-z0-9]+(-(?!fips)[a-z0-9]+)*")
 """Others are odd, or stand for something: `aws-global`, `fips-us-east-1`."""
+_AWS_NAMES = ("AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_DEFAULT_PROFILE")
+_AWS_FILES = (("AWS_CONFIG_FILE", "~/.aws/config"), ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"))
+"""What botocore looks for a region in."""
 _TELLING_BUCKET = "--"
 """In the names of buckets that are of another kind, and are asked in another way."""
 
@@ -101,11 +109,10 @@ class Access:
 
 def plain_address(options: S3Options, bucket: str) -> ObjectAddress | None:
     """Where the objects are, as botocore would say it; None for what only botocore knows."""
-    if not _is_plain(options) or _TELLING_BUCKET in bucket:
+    endpoint, region = options.endpoint, _plain_region(options)
+    if endpoint is None or region is None or not _is_plain(options) or _TELLING_BUCKET in bucket:
         return None
-    assert options.endpoint is not None
-    assert options.region is not None
-    return ObjectAddress(f"{options.endpoint.rstrip('/')}/{bucket}/", options.region, "v4")
+    return ObjectAddress(f"{endpoint.rstrip('/')}/{bucket}/", region, "v4")
 
 
 def has_proxy(url: str) -> bool:
@@ -119,7 +126,15 @@ def _is_plain(options: S3Options) -> bool:
         options.endpoint is not None
         and urlsplit(options.endpoint).path in ("", "/")
         and options.addressing is not Addressing.VIRTUAL
-        and options.region is not None
-        and _PLAIN_REGION.fullmatch(options.region) is not None
-        and len(options.region) <= 63
+        and _plain_region(options) is not None
     )
+
+
+def _plain_region(options: S3Options) -> str | None:
+    """The region that is named; or the usual one, where nothing that botocore reads names another."""
+    if options.region is not None:
+        usual = _PLAIN_REGION.fullmatch(options.region) is not None and len(options.region) <= 63
+        return options.region if usual else None
+    files = (os.environ.get(name, default) for name, default in _AWS_FILES)
+    read = any(name in os.environ for name in _AWS_NAMES) or any(Path(f).expanduser().exists() for f in files)
+    return None if read else USUAL_REGION

@@ -29,7 +29,7 @@ from walarchiver.ports import Clock
 from walarchiver.storage.botocoreerrors import LIBRARY_ERRORS
 from walarchiver.storage.credentials import KeyChain, Keys, PlatformRole
 from walarchiver.storage.options import Addressing, S3Options
-from walarchiver.storage.s3access import ObjectAddress
+from walarchiver.storage.s3access import USUAL_REGION, ObjectAddress
 from walarchiver.storage.s3answers import explained
 
 Reply = Mapping[str, object]
@@ -207,7 +207,7 @@ def _client(
     try:
         return session.create_client(
             service,
-            region_name=region or session.get_config_variable("region") or "us-east-1",
+            region_name=region or session.get_config_variable("region") or USUAL_REGION,
             endpoint_url=endpoint,
             verify=True if options.ca_file is None else str(options.ca_file),
             config=_config(options),
