@@ -177,8 +177,8 @@ def test_what_opens_a_repository_loads_the_library_for_s3_only_for_s3() -> None:
     ("command", "without"),
     [
         ("status", {"psycopg", "asyncio", "restore.planning", "restore.instance"}),
-        ("plan", {"psycopg", "asyncio", "restore.instance"}),
-        ("restore", {"psycopg", "asyncio", "restore.bucketrestore", "restore.planserver"}),
+        ("plan", {"psycopg", "asyncio", "http.client", "restore.instance"}),
+        ("restore", {"psycopg", "asyncio", "http.client", "restore.bucketrestore", "restore.planserver"}),
         ("backup", {"restore.planning", "restore.instance"}),
         ("serve", {"psycopg", "restore.planning", "restore.instance", "walarchiver.service"}),
     ],

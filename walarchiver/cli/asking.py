@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import json
 import shutil
 import socket
@@ -139,6 +138,8 @@ def prove_horizon(host: Host, cluster: str | None) -> None:
     path = host.settings.server.socket
     if not path.is_socket():
         return
+    import http.client  # and TLS with it; most hosts that restore run no daemon
+
     connection = http.client.HTTPConnection("localhost", timeout=HORIZON_TIMEOUT_S)
     body = json.dumps({} if cluster is None else {"cluster": cluster})
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as channel:
