@@ -242,6 +242,29 @@ def test_a_bucket_of_another_region_is_found_and_remembered(path: Path) -> None:
     store.close()
 
 
+def test_a_listing_finds_a_bucket_of_another_region(path: Path) -> None:
+    elsewhere = b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>"
+    path.proxy.inject(fp.Answer(400, elsewhere), times=2)
+    store = path.store()
+    assert list(store.list_versions("v1/")) == []
+    store.put_new("v1/a", BODY)
+    assert [one.key for one in store.list_keys("v1/")] == ["v1/a"]
+    regions = [seen.headers["authorization"].split("/")[2] for seen in path.proxy.log]
+    assert regions == ["us-east-1", "us-east-1", "eu-west-1", "eu-west-1", "eu-west-1"]
+    store.close()
+
+
+def test_a_page_of_a_listing_that_is_cut_short_is_none(path: Path) -> None:
+    path.direct.put_new("v1/a", BODY)
+    for keep in (0, 100):
+        path.proxy.inject(fp.CutBody(keep), method="GET")
+        store = path.store(retry=ONCE)
+        with pytest.raises(StoreUnavailable, match=f"did not end well after {keep} bytes"):
+            list(store.list_keys("v1/"))
+        assert [one.key for one in store.list_keys("v1/")] == ["v1/a"]
+        store.close()
+
+
 def test_a_redirect_is_never_followed_to_another_host(path: Path) -> None:
     with FaultProxy(path.server.endpoint) as elsewhere:
         moved = (("Location", f"{elsewhere.endpoint}/bucket/v1/a"),)
@@ -269,10 +292,12 @@ def test_behind_a_proxy_of_the_environment_bodies_go_through_botocore(
     store.put_new("v1/a", BODY)
     assert store.get("v1/a", bytes_max=len(BODY)) == BODY
     assert store.get_range("v1/a", start=1, length=2) == BODY[1:3]
+    for listing in (store.list_keys("v1/"), store.list_versions("v1/")):
+        assert [(one.key, one.size) for one in listing] == [("v1/a", len(BODY))]
     assert "through botocore" in store.body_path
     assert "names a proxy" in store.body_path
     store.close()
-    assert [seen.path.partition("/t/")[0].startswith(endpoint) for seen in path.proxy.log] == [True] * 3
+    assert [seen.path.partition("/t/")[0].startswith(endpoint) for seen in path.proxy.log] == [True] * 5
     direct = path.store()
     direct.put_new("v1/b", BODY)
     assert "straight to" in direct.body_path, "loopback is never asked for through a proxy"

@@ -124,7 +124,7 @@ class Answer:
         except (OSError, http.client.HTTPException) as failure:
             raise self._wire.not_reached(failure) from failure
         if self._response.length or len(words) == bytes_max:
-            raise self._wire.not_reached(http.client.IncompleteRead(words[:0], self._response.length))
+            raise self._wire.not_reached(OSError(f"an answer that did not end well after {len(words)} bytes"))
         return words
 
     def __enter__(self) -> Self:
