@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import os
 import ssl
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -252,7 +254,8 @@ def test_the_address_of_a_plain_configuration_is_the_one_that_botocore_has(
 @pytest.mark.parametrize(
     ("bucket", "change"),
     [
-        ("bucket", {"endpoint": None}),
+        ("bucket", {"endpoint": None, "region": None}),
+        ("dotted.bucket", {"endpoint": None}),
         ("bucket", {"endpoint": "https://s3.example.com/below"}),
         ("bucket", {"region": "aws-global"}),
         ("bucket", {"region": "us-east-1-fips"}),
@@ -268,26 +271,62 @@ def test_what_only_botocore_knows_is_not_guessed(bucket: str, change: dict[str, 
     assert plain_address(replace(options, **change), bucket) is None
 
 
-def test_where_no_region_is_named_the_usual_one_is_meant_unless_botocore_would_read_another(
-    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("addressing", [Addressing.AUTO, Addressing.PATH])
+def test_the_address_of_every_region_of_aws_is_the_one_that_botocore_has(
+    s3_server: S3Server, silent_aws: Path, addressing: Addressing
 ) -> None:
-    for name in ("AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    read = tmp_path / "credentials"
+    guessed = []
+    for partition in ("aws", "aws-us-gov", "aws-cn"):
+        for region in botocore.session.get_session().get_available_regions("s3", partition_name=partition):
+            options = s3_server.options(endpoint=None, region=region, addressing=addressing)
+            plain = plain_address(options, "bucket")
+            if plain is None:
+                continue
+            access = Access(options, RealClock())
+            guessed.append(region)
+            assert plain == access.address("bucket", afresh=True)
+            access.close()
+    assert {"us-east-1", "eu-central-1", "ap-southeast-2", "sa-east-1"} <= set(guessed)
+    assert not {"us-gov-west-1", "cn-north-1"} & set(guessed)
+
+
+@pytest.mark.parametrize("name", ["AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"])
+def test_the_environment_s_wish_for_another_kind_of_address_is_obeyed(
+    s3_server: S3Server, silent_aws: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "true")
+    options = s3_server.options(endpoint=None, region="us-east-2")
+    assert plain_address(options, "bucket") is None
+    access = Access(options, RealClock())
+    assert access.address("bucket").url != "https://bucket.s3.us-east-2.amazonaws.com/"
+    access.close()
+
+
+@pytest.fixture
+def silent_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No settings of AWS's own tools; the credentials file that they would read, if it were there."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(read))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    return tmp_path / "credentials"
+
+
+def test_where_no_region_is_named_the_usual_one_is_meant_unless_botocore_would_read_another(
+    s3_server: S3Server, silent_aws: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = s3_server.options(region=None)
     plain = plain_address(options, "bucket")
     access = Access(options, RealClock())
     assert plain is not None
     assert plain == access.address("bucket", afresh=True)
     access.close()
-    read.write_text("[default]\nregion = eu-west-3\n")
+    silent_aws.write_text("[default]\nregion = eu-west-3\n")
     assert plain_address(options, "bucket") is None
     access = Access(options, RealClock())
     assert access.address("bucket").region == "eu-west-3"
     access.close()
-    read.unlink()
+    silent_aws.unlink()
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     assert plain_address(options, "bucket") is None
 

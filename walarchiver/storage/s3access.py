@@ -3,9 +3,9 @@
 Rules:
 - Making botocore's client takes longer than many a command: it reads all that is described of S3. So what a
   plain configuration says by itself is not asked of it: keys from a file or command, and objects in the
-  path of an endpoint whose region is named, or named nowhere.
-- Everything else botocore decides (AWS itself, roles of the platform, hosts named after buckets, regions
-  and buckets with a meaning); then its client is made at once, so that a fault shows at start.
+  path of an endpoint whose region is named, or named nowhere; or in an ordinary region of AWS.
+- Everything else botocore decides (roles of the platform, profiles, hosts named after buckets elsewhere,
+  regions and buckets with a meaning); then its client is made at once, so that a fault shows at start.
 """
 
 from __future__ import annotations
@@ -32,9 +32,16 @@ USUAL_REGION = "us-east-1"
 
 _PLAIN_REGION = re.compile(r"(?!aws|fips)[a-z0-9]+(-(?!fips)[a-z0-9]+)*")
 """Others are odd, or stand for something: `aws-global`, `fips-us-east-1`."""
-_AWS_NAMES = ("AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_DEFAULT_PROFILE")
+_COMMERCIAL_REGION = re.compile(r"(us|eu|ap|sa|ca|me|af|il|mx)-[a-z]+-[0-9]")
+"""Those of AWS that are reached below amazonaws.com."""
+_AWS_NAMES = (
+    *("AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_DEFAULTS_MODE"),
+    *("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_S3_US_EAST_1_REGIONAL_ENDPOINT"),
+    "AWS_AUTH_SCHEME_PREFERENCE",
+)
 _AWS_FILES = (("AWS_CONFIG_FILE", "~/.aws/config"), ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"))
-"""What botocore looks for a region in."""
+"""Where botocore looks for a region, and for another kind of address."""
+_ANY_BUCKET = "bucket"
 _TELLING_BUCKET = "--"
 """In the names of buckets that are of another kind, and are asked in another way."""
 
@@ -68,7 +75,7 @@ class Access:
         if not isinstance(options.credentials, PlatformRole):
             self._chain = KeyChain(options.credentials, clock)
             self._keys = self._chain.current
-        if self._chain is None or not _is_plain(options):
+        if self._chain is None or plain_address(options, _ANY_BUCKET) is None:
             self._made()
 
     @property
@@ -109,10 +116,18 @@ class Access:
 
 def plain_address(options: S3Options, bucket: str) -> ObjectAddress | None:
     """Where the objects are, as botocore would say it; None for what only botocore knows."""
-    endpoint, region = options.endpoint, _plain_region(options)
-    if endpoint is None or region is None or not _is_plain(options) or _TELLING_BUCKET in bucket:
+    if _TELLING_BUCKET in bucket:
         return None
-    return ObjectAddress(f"{endpoint.rstrip('/')}/{bucket}/", region, "v4")
+    if options.endpoint is None:
+        return _address_at_aws(options, bucket)
+    region = USUAL_REGION if options.region is None else options.region
+    if options.addressing is Addressing.VIRTUAL or urlsplit(options.endpoint).path not in ("", "/"):
+        return None
+    if len(region) > 63 or not _PLAIN_REGION.fullmatch(region):
+        return None
+    if options.region is None and not _aws_is_silent():
+        return None
+    return ObjectAddress(f"{options.endpoint.rstrip('/')}/{bucket}/", region, "v4")
 
 
 def has_proxy(url: str) -> bool:
@@ -121,20 +136,18 @@ def has_proxy(url: str) -> bool:
     return parts.scheme in getproxies() and not proxy_bypass(parts.netloc)
 
 
-def _is_plain(options: S3Options) -> bool:
-    return (
-        options.endpoint is not None
-        and urlsplit(options.endpoint).path in ("", "/")
-        and options.addressing is not Addressing.VIRTUAL
-        and _plain_region(options) is not None
+def _address_at_aws(options: S3Options, bucket: str) -> ObjectAddress | None:
+    region = options.region
+    if region is None or "." in bucket or not _COMMERCIAL_REGION.fullmatch(region) or not _aws_is_silent():
+        return None
+    host = "s3.amazonaws.com" if region == USUAL_REGION else f"s3.{region}.amazonaws.com"
+    in_path = options.addressing is Addressing.PATH
+    return ObjectAddress(
+        f"https://{host}/{bucket}/" if in_path else f"https://{bucket}.{host}/", region, "v4"
     )
 
 
-def _plain_region(options: S3Options) -> str | None:
-    """The region that is named; or the usual one, where nothing that botocore reads names another."""
-    if options.region is not None:
-        usual = _PLAIN_REGION.fullmatch(options.region) is not None and len(options.region) <= 63
-        return options.region if usual else None
-    files = (os.environ.get(name, default) for name, default in _AWS_FILES)
-    read = any(name in os.environ for name in _AWS_NAMES) or any(Path(f).expanduser().exists() for f in files)
-    return None if read else USUAL_REGION
+def _aws_is_silent() -> bool:
+    """Whether nothing outside our own configuration may say where to go."""
+    files = (Path(os.environ.get(name, default)).expanduser() for name, default in _AWS_FILES)
+    return not any(name in os.environ for name in _AWS_NAMES) and not any(file.exists() for file in files)
