@@ -141,7 +141,8 @@ def _restores(run: Run, ready: list[Ready], plain: int) -> list[Section]:
         def measure(number: int) -> Measure:
             into = places[one.client.label]
             if kind == "full":
-                shutil.rmtree(into, ignore_errors=True)
+                for folder in (into, into.with_name(f"{into.name}.walarchiver")):
+                    shutil.rmtree(folder, ignore_errors=True)
                 into.mkdir(mode=0o700)
             elif kind == "few":
                 _change(into)

@@ -5,11 +5,13 @@ Rules:
   (`repo1-storage-verify-tls=n`), barman verifies.
 - walarchiver and pgBackRest encrypt on the client; barman-cloud cannot, and pays nothing for it.
 - Each session begins with an empty repository under a prefix of its own.
-- walarchiver is used as its user would: configuration file, `serve`, the hook, `backup`, `restore`.
+- walarchiver is used as its user would: configuration file, `serve`, the hook, `backup`, `restore`; its modules
+  are compiled beforehand, as pip does it when it installs them.
 """
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import os
 import subprocess
@@ -18,6 +20,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -109,6 +112,7 @@ class Walarchiver:
         shm = SHM / f"{place.folder.name}-{folder.name}"
         config = folder / "wa.toml"
         url = f"file://{shm}" if self.in_memory else f"s3://{BUCKET}/{folder.name}"
+        _compile_modules()
         server: subprocess.Popen[bytes] | None = None
         try:
             self._configure(target, folder, config, url)
@@ -162,6 +166,14 @@ class Walarchiver:
         if self.reading:
             lines += [f'identity = "{keys / "custodian-ann.key"}"']
         config.write_text("\n".join([*lines, *cluster]) + "\n")
+
+
+@cache
+def _compile_modules() -> None:
+    """Without this, and with PYTHONDONTWRITEBYTECODE set, every command would compile what it loads."""
+    source = Path(environment()["PYTHONPATH"].partition(os.pathsep)[0])
+    for package in ("walarchiver", "restore"):
+        compileall.compile_dir(source / package, quiet=2)
 
 
 def _knows_delta() -> bool:
