@@ -5,8 +5,8 @@ Rules:
   (`repo1-storage-verify-tls=n`), barman verifies.
 - walarchiver and pgBackRest encrypt on the client; barman-cloud cannot, and pays nothing for it.
 - Each session begins with an empty repository under a prefix of its own.
-- walarchiver is used as its user would: configuration file, `serve`, the hook, `backup`, `restore`; its modules
-  are compiled beforehand, as pip does it when it installs them.
+- walarchiver is used as its user would: configuration file, `serve`, the hook, `backup`, `restore`; its
+  modules are compiled beforehand, as pip does it when it installs them.
 """
 
 from __future__ import annotations
