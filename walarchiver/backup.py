@@ -16,8 +16,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from walarchiver.backupparts import PartSink, PartUploads, Patience, Room
+from walarchiver.backupparts import PartSink, PartUploads, Patience
 from walarchiver.backupparts import commit_one as commit_one
+from walarchiver.backuproom import Room
 from walarchiver.catalog import Catalog
 from walarchiver.core.moment import as_datetime
 from walarchiver.core.segment import SegmentBytes
@@ -31,8 +32,8 @@ from walarchiver.ports import Clock, Random
 from walarchiver.postgres.backupindex import BackupIndex, index_bytes
 from walarchiver.postgres.basebackup import BackupResult, stream_base_backup
 
-PART_BYTES = 32 << 20
-"""Plain bytes per part: small enough to unpack side by side, large enough for 10 TB in 330 000 parts."""
+PART_BYTES = 16 << 20
+"""Plain bytes per part: small enough that many fit into memory, large enough for 10 TB in 660 000 parts."""
 
 
 @dataclass(frozen=True, slots=True)

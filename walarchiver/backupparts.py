@@ -2,9 +2,10 @@
 
 Rules:
 - One thread reads and fills a part's buffer; `workers` threads digest and seal; others put, so that a slow
-  store costs no core. Between them is a bounded number of buffers and of sealed parts: PostgreSQL
-  waits when they are all in use (backpressure, no spool).
-- A buffer is filled again once its part is sealed; plain bytes are copied once, off the connection.
+  store costs no core. Between them is a bounded number of buffers, and of sealed bytes (backuproom.py):
+  PostgreSQL waits when they are all in use (backpressure, no spool).
+- A buffer is filled again once its part is sealed; plain bytes are copied once, off the connection. A body is
+  dropped as soon as it is durable, before its part is recorded.
 - No part tears a piece of a file that the `digests` part has a digest of (postgres/filedigests.py).
 - A store that is out is waited for, no longer than `outage_s`; a put goes to the same name again, and what
   was recorded without an answer is looked for before it is recorded again.
@@ -22,6 +23,7 @@ from typing import TypeVar
 
 from blake3 import blake3
 
+from walarchiver.backuproom import PUTS_MAX, Room, SealedBytes
 from walarchiver.catalog import Catalog
 from walarchiver.depositor import Deposit, Depositor
 from walarchiver.errors import BackupStalled, StoreUnavailable, WalarchiverError
@@ -33,28 +35,7 @@ from walarchiver.postgres.filedigests import DIGEST_CHUNK_BYTES, Pieces, piece_d
 from walarchiver.postgres.tarstream import TarMember
 
 PARTS_PER_RECORD = 16
-PUTS_MAX = 8
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """How much may be under way at once."""
-
-    workers: int
-    """Threads that seal."""
-    plain: int
-    """Buffers of plain bytes, the one that is being filled included."""
-    sealed: int
-    """Sealed parts that are not durable yet."""
-
-    @classmethod
-    def within(cls, memory: int, part_bytes: int, workers: int) -> Room:
-        """What fits into `memory`; one of each at least. A part that is being sealed takes its size again."""
-        parts = memory // part_bytes
-        plain = max(1, min(workers + 1, (parts - 1) // 2))
-        sealing = max(1, min(workers, plain))
-        return cls(sealing, plain, max(1, parts - plain - sealing))
 
 
 class Patience:
@@ -124,8 +105,8 @@ class PartUploads:
         self._backup = backup
         self._patience = patience
         self._sealing = ThreadPoolExecutor(room.workers, thread_name_prefix="backup-seal")
-        self._putting = ThreadPoolExecutor(min(PUTS_MAX, room.sealed), thread_name_prefix="backup-put")
-        self._sealed_slots = threading.BoundedSemaphore(room.sealed)
+        self._putting = ThreadPoolExecutor(PUTS_MAX, thread_name_prefix="backup-put")
+        self._sealed_bytes = SealedBytes(room.sealed_bytes)
         self._lock = threading.Lock()
         self._recording = threading.Lock()
         self._under_way: set[Future[None]] = set()
@@ -206,36 +187,38 @@ class PartUploads:
             raise
 
     def _seal(self, cut: _Cut) -> None:
-        self._sealed_slots.acquire()
-        handed_on = False
+        plain, raw = cut.plain, len(cut.plain)
+        held = 2 * raw
+        self._sealed_bytes.take(held)
         try:
             if self._failure is not None:
                 return
-            plain = cut.plain
             digest = blake3(plain).hexdigest()
             if cut.role == "tar":
                 self._digests[cut.number] = b"".join(
                     piece_digest(plain[at : at + length]) for at, length in cut.pieces
                 )
             deposit = self._depositor.seal_backup_part(
-                backup=self._backup, timeline=self.timeline, part=cut.number, raw=len(plain), plain=plain
+                backup=self._backup, timeline=self.timeline, part=cut.number, raw=raw, plain=plain
             )
-            raw = len(plain)
-            self._start(self._putting, lambda: self._put(cut, raw, digest, deposit))
-            handed_on = True
+            body_bytes, sealed = len(deposit.body), [deposit]
+            del deposit
+            self._start(self._putting, lambda: self._put(cut, raw, digest, sealed, body_bytes))
+            held -= body_bytes  # those are given back once they are durable
         finally:
-            if not handed_on:
-                self._sealed_slots.release()
+            self._sealed_bytes.give(held)
             if cut.buffer is not None:
                 self.buffers.put(cut.buffer)
 
-    def _put(self, cut: _Cut, raw: int, digest: str, deposit: Deposit) -> None:
+    def _put(self, cut: _Cut, raw: int, digest: str, sealed: list[Deposit], body_bytes: int) -> None:
+        epoch = sealed[0].epoch
         try:
             if self._failure is not None:
                 return
-            stored = self._patience.hold(lambda: self._depositor.put(deposit))
+            stored = self._patience.hold(lambda: self._depositor.put(sealed[0]))
         finally:
-            self._sealed_slots.release()
+            sealed.clear()
+            self._sealed_bytes.give(body_bytes)
         part = BackupPart(
             n=cut.number,
             role=cut.role,
@@ -248,7 +231,7 @@ class PartUploads:
         with self._lock:
             self.parts.append(part)
             self.stored += stored.stored_len
-            self._landed.append((part, deposit.epoch))
+            self._landed.append((part, epoch))
         self._record_landed(at_least=PARTS_PER_RECORD)
 
     # --- ledger --------------------------------------------------------------------------------------

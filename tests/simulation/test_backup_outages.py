@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from tests.simulation.test_status import backup as backup_record
 from tests.simulation.world import SYSTEM, Process, World
 from walarchiver.assembly import Archive
 from walarchiver.backup import BackupRequest, Prior, again_when_lost, take_backup
-from walarchiver.backupparts import Patience, Room
+from walarchiver.backupparts import Patience
+from walarchiver.backuproom import Room, SealedBytes
 from walarchiver.core.lsn import Lsn
 from walarchiver.core.moment import CommitTime
 from walarchiver.errors import (
@@ -127,9 +129,25 @@ def test_a_store_that_says_no_is_not_waited_for() -> None:
 
 def test_what_is_under_way_stays_within_the_memory() -> None:
     mib = 1 << 20
-    assert Room.within(256 * mib, 32 * mib, 2) == Room(workers=2, plain=3, sealed=3)
-    assert Room.within(256 * mib, 32 * mib, 16) == Room(workers=3, plain=3, sealed=2)
-    assert Room.within(1, 32 * mib, 8) == Room(workers=1, plain=1, sealed=1)
+    assert Room.within(256 * mib, 16 * mib, 2) == Room(workers=2, plain=3, sealed_bytes=128 * mib)
+    assert Room.within(256 * mib, 32 * mib, 16) == Room(workers=3, plain=3, sealed_bytes=160 * mib)
+    assert Room.within(1, 32 * mib, 8) == Room(workers=1, plain=1, sealed_bytes=32 * mib)
+
+
+def test_sealed_bytes_wait_for_room_and_one_part_never_does() -> None:
+    room = SealedBytes(100)
+    room.take(200)  # alone
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(room.take, 50) for _ in range(2)]
+        assert not any(one.done() for one in waiting)
+        room.give(200)
+        for one in waiting:
+            one.result(timeout=30)
+        assert room.held == 100
+        third = pool.submit(room.take, 1)
+        room.give(50)
+        third.result(timeout=30)
+    assert room.held == 51
 
 
 def test_a_broken_connection_begins_a_new_backup_under_a_new_id(monkeypatch: pytest.MonkeyPatch) -> None:
