@@ -74,7 +74,8 @@ class FileSums:
         for at, length, crc in sorted(self._pieces.get(name, ())):
             if at != reached:
                 return None
-            whole, reached = joined_crc32c(whole, crc, length), reached + length
+            whole = joined_crc32c(whole, crc, length) if reached else crc
+            reached += length
         return crc32c_text(whole) if reached == size else None
 
 

@@ -34,6 +34,7 @@ from walarchiver.errors import (
 )
 from walarchiver.format.records import BackupRecord
 from walarchiver.format.relationmap import relation_map_bytes
+from walarchiver.heap import share_the_heap
 from walarchiver.postgres.outsideconf import read_outside_configuration
 from walarchiver.postgres.probe import ServerFacts, backup_facts, probe_server
 from walarchiver.postgres.relations import read_relations
@@ -78,6 +79,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
+    share_the_heap()
     host = context.host()
     name = host.settings.cluster_name(context.cluster)
     dsn = host.settings.cluster(name).dsn

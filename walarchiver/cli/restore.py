@@ -38,6 +38,7 @@ from walarchiver.cli.restoretarget import check_hook, owner_of, tablespaces_of
 from walarchiver.core.lsn import format_lsn
 from walarchiver.embedded.binaries import find_postgres_bin
 from walarchiver.errors import BinariesMissing, Interrupted, UsageError, WalarchiverError
+from walarchiver.heap import share_the_heap
 from walarchiver.postgres.process import RunAs, find_system_bin
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class _Job:
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
+    share_the_heap()
     host = context.host()
     restorebucketoptions.check_usage(host, context.cluster, args)
     began_s = host.clock.monotonic_s()

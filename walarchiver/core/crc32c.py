@@ -18,6 +18,7 @@ Source of the polynomial: RFC 3720, section 12.1 and appendix B.4 (0x1EDC6F41, b
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 REFLECTED_POLYNOMIAL = 0x82F63B78
 
@@ -76,13 +77,19 @@ def plain_crc32c(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
 
 def joined_crc32c(first: int, second: int, second_bytes: int) -> int:
     """The CRC-32C of two pieces together, from the sums of both and the length of the second."""
-    shift, power, left = 1 << 31, 1 << 23, second_bytes  # 1 and x**8, the highest power in bit 0
+    left, place = second_bytes, 0
     while left:
         if left & 1:
-            shift = _product(shift, power)
-        power = _product(power, power)
+            first = _product(first, _shift(place))
         left >>= 1
-    return _product(shift, first) ^ second
+        place += 1
+    return first ^ second
+
+
+@lru_cache
+def _shift(place: int) -> int:
+    """x**(8 * 2**place), the highest power in bit 0: what 2**place zero bytes multiply a sum by."""
+    return 1 << 23 if place == 0 else _product(_shift(place - 1), _shift(place - 1))
 
 
 def _product(one: int, other: int) -> int:
