@@ -19,7 +19,7 @@ from restore.streamwriter import StreamWriter
 from walarchiver.format.records import BackupPart
 from walarchiver.repository import Body
 
-BYTES_UNDER_WAY_MAX = 128 << 20
+BYTES_UNDER_WAY_MAX = 64 << 20
 """Stored bytes that were asked for and are not written yet."""
 FETCHES_MAX = 6
 
@@ -106,7 +106,7 @@ class _Run:
         self._total, self._done = total, 0
         self._progress = progress
         self._lock = threading.Lock()
-        self.gate = _Gate(parts_max=2 * (workers + fetches))
+        self.gate = _Gate(parts_max=workers + 2 * fetches)
         self.fetching = ThreadPoolExecutor(fetches, thread_name_prefix="fetch")
         self.writing = ThreadPoolExecutor(workers, thread_name_prefix="unpack")
 

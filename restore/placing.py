@@ -98,6 +98,7 @@ class Placement:
             differing=None if self._survey is None else self._survey.differing,
             owner=options.owner,
             system=str(plan.system),
+            layout=layout,
         )
 
     def _compared(self, layout: Layout) -> Survey | None:

@@ -23,7 +23,7 @@ from restore.combine import Chain
 from restore.diskspace import unwritable
 from restore.durable import sync_path, sync_tree
 from restore.filesums import FileSums, check_contents
-from restore.layout import CONTROL, CONTROL_HELD, LEFT_OUT, MANIFEST, MARKER, lay_out
+from restore.layout import CONTROL, CONTROL_HELD, LEFT_OUT, MANIFEST, MARKER, Layout, lay_out
 from restore.manifest import BackupManifest, check_same_files, parse_manifest, refuse
 from restore.streamwriter import Buffer, Range, StreamWriter
 from walarchiver.errors import ServerInTarget, TargetDirectoryInUse
@@ -51,15 +51,17 @@ class Unpacker:
         owner: RunAs | None = None,
         durable: bool = True,
         system: str = "",
+        layout: Layout | None = None,
     ) -> None:
         """`tablespaces`: the new directory of each tablespace by OID. `owner`: for root only.
 
         `manifest`: lets files be checked while they are written. `differing`: of files that are partly
         there, the pieces (place, length) that are not. `system`: whose cluster it is, for the marker.
+        `layout`: of these very places, where it was made before.
         Raises UsageError when a tablespace has no place or a place does not fit, MalformedObject
         when the index names a path outside them.
         """
-        self.layout = lay_out(index, target, tablespaces)
+        self.layout = layout or lay_out(index, target, tablespaces)
         self._target = self.layout.target
         self._owner = owner
         self._durable = durable
