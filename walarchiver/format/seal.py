@@ -31,7 +31,9 @@ from walarchiver.format.header import PREFIX_BYTES, Expected, Header, header_len
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
 _PIECE_BYTES = 256 << 10
-"""Plain or stored bytes worked on at a time."""
+"""Plain bytes worked on at a time."""
+_OPENED_BYTES = 512 << 10
+"""Stored bytes opened at a time."""
 _SEALED_BYTES = 1 << 20
 """Compressed bytes sealed at a time: of one shot over everything the caches would hold nothing."""
 _STREAM_BEGINNING = 56
@@ -153,7 +155,7 @@ def stream_bytes(count: int) -> int:
 def open_sealed(
     key_of: Callable[[Header], bytes], stored: Iterable[Buffer], expect: Expected
 ) -> Iterator[bytes]:
-    """The plain bytes of a sealed object, in pieces of at most 128 KiB, as `stored` arrives.
+    """The plain bytes of a sealed object, in pieces of at most 512 KiB, as `stored` arrives.
 
     As `sealed_views`, but the pieces may be kept.
     """
@@ -163,14 +165,14 @@ def open_sealed(
 def sealed_views(
     key_of: Callable[[Header], bytes], stored: Iterable[Buffer], expect: Expected
 ) -> Iterator[memoryview]:
-    """The plain bytes of a sealed object, each view valid until the next one is asked for.
+    """The plain bytes of a sealed object, each view valid until the next one is asked for, or the end.
 
     `key_of` gives the epoch key for a header that agrees with `expect`. Nothing may be published
     before the iterator has ended: truncation shows only there. Raises MalformedObject (not a
     sealed object of this version), ObjectMisplaced (another object than expected) and
     ObjectDamaged (does not open); whatever `stored` and `key_of` raise passes through.
     """
-    source = _pieces(stored)
+    source = _pieces(stored, _OPENED_BYTES)
     beginning, rest = _beginning(source)
     header = parse_header(beginning[PREFIX_BYTES:])
     expect.check(header)
