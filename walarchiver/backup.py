@@ -23,7 +23,7 @@ from walarchiver.catalog import Catalog
 from walarchiver.core.moment import as_datetime
 from walarchiver.core.segment import SegmentBytes
 from walarchiver.depositor import Depositor
-from walarchiver.errors import BackupConnectionLost, BackupFailed
+from walarchiver.errors import BackupConnectionLost, BackupFailed, DatabaseUnavailable
 from walarchiver.format.backupchain import FULL, INCREMENTAL
 from walarchiver.format.codec import parts_sha256
 from walarchiver.format.records import BackupFacts, BackupPart, BackupRecord, Record, TablespaceFact
@@ -156,14 +156,16 @@ def again_when_lost(
 ) -> BackupRecord:
     """Take a backup, and another one when its connection breaks, `tries` times in all.
 
-    Raises BackupConnectionLost the last time, and whatever else `take` raises.
+    A server that is not back by then costs a try. Raises BackupConnectionLost or DatabaseUnavailable the
+    last time, and whatever else `take` raises.
     """
-    rest = threading.Event()
+    rest, lost = threading.Event(), False
     for left in range(tries - 1, -1, -1):
         try:
             return take()
-        except BackupConnectionLost as error:
-            if left == 0:
+        except (BackupConnectionLost, DatabaseUnavailable) as error:
+            lost = lost or isinstance(error, BackupConnectionLost)
+            if left == 0 or not lost:
                 raise
             say(f"{error.message}; a new backup is begun, {left} more tries after it fails")
             rest.wait(pause_s)

@@ -198,8 +198,10 @@ class PartUploads:
                 self._digests[cut.number] = b"".join(
                     piece_digest(plain[at : at + length]) for at, length in cut.pieces
                 )
-            deposit = self._depositor.seal_backup_part(
-                backup=self._backup, timeline=self.timeline, part=cut.number, raw=raw, plain=plain
+            deposit = self._patience.hold(  # its epoch key may have to be stored first
+                lambda: self._depositor.seal_backup_part(
+                    backup=self._backup, timeline=self.timeline, part=cut.number, raw=raw, plain=plain
+                )
             )
             body_bytes, sealed = len(deposit.body), [deposit]
             del deposit

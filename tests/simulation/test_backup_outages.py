@@ -26,10 +26,12 @@ from walarchiver.core.moment import CommitTime
 from walarchiver.errors import (
     BackupConnectionLost,
     BackupStalled,
+    DatabaseUnavailable,
     IncrementalUnavailable,
     KeyMissing,
     StoreDenied,
     StoreUnavailable,
+    WalarchiverError,
 )
 from walarchiver.format.backupchain import chain_of
 from walarchiver.format.records import BackupRecord, ForkFact, HistoryRecord, StoredObject
@@ -87,7 +89,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("server")
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(("prefix", "skip"), [("base/", 0), ("base/", 7), ("ledger/", 1), ("ledger/", 3)])
+@pytest.mark.parametrize(
+    ("prefix", "skip"), [("keys/", 0), ("base/", 0), ("base/", 7), ("ledger/", 1), ("ledger/", 3)]
+)
 def test_a_backup_waits_for_a_store_that_is_out_and_loses_nothing(
     prefix: str, skip: int, *, after: bool
 ) -> None:
@@ -183,6 +187,26 @@ def test_backups_are_not_begun_anew_forever() -> None:
     with pytest.raises(BackupConnectionLost):
         again_when_lost(lost, tries=3, pause_s=0.0, say=lambda _line: None)
     assert tries == 3
+
+
+def test_a_server_that_is_not_back_yet_costs_a_try_but_only_after_a_loss() -> None:
+    record = backup_record(1, tag=1)
+    answers: list[WalarchiverError | BackupRecord] = []
+
+    def take_next() -> BackupRecord:
+        answer = answers.pop(0)
+        if isinstance(answer, WalarchiverError):
+            raise answer
+        return answer
+
+    def again() -> BackupRecord:
+        return again_when_lost(take_next, tries=3, pause_s=0.0, say=lambda _line: None)
+
+    answers[:] = [BackupConnectionLost("it crashed"), DatabaseUnavailable("it recovers"), record]
+    assert again() is record
+    answers[:] = [DatabaseUnavailable("it is not there"), record]
+    with pytest.raises(DatabaseUnavailable):
+        again()
 
 
 def file_server(sizes: list[int]) -> Callable[..., BackupResult]:

@@ -64,7 +64,7 @@ class Pieces:
     """Which pieces of files lie where in one tar stream, while its members come to be known."""
 
     def __init__(self, members: Sequence[TarMember]) -> None:
-        """`members`: the stream's, growing as headers pass."""
+        """`members`: the stream's, growing as headers pass; they may be ahead of what is cut."""
         self._members = members
         self._next = 0
         self._done = 0
@@ -72,8 +72,8 @@ class Pieces:
 
     def cut(self, end: int) -> int:
         """Where a part may end that would end at `end`, so that no piece is torn: there or before."""
-        last = self._members[-1] if self._members else None
-        if last is None or not last.data_offset < end < last.data_offset + last.size:
+        last = next((one for one in reversed(self._members) if one.data_offset < end), None)
+        if last is None or end >= last.data_offset + last.size:
             return end
         return end - (end - last.data_offset) % DIGEST_CHUNK_BYTES
 
