@@ -124,7 +124,12 @@ class _Run:
         if body is None or self.gate.failure is not None:
             self.gate.leave(task.part.object.stored_len, failure)
             return
-        self.writing.submit(self._write, task, body).add_done_callback(lambda done: self._written(task, done))
+        try:
+            writing = self.writing.submit(self._write, task, body)
+        except RuntimeError as error:  # no more threads for this process; nobody else would tell
+            self.gate.leave(task.part.object.stored_len, error)
+            return
+        writing.add_done_callback(lambda done: self._written(task, done))
 
     def _write(self, task: Task, body: Body) -> None:
         if self.gate.failure is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,17 +62,17 @@ class StreamWriter:
 
     def needs(self, stream: int, offset: int, length: int) -> bool:
         """Whether these bytes of a stream hold anything that is wanted."""
-        return any(one.start < offset + length for one in self.ranges_from(stream, offset))
+        return bool(self._ranges_in(stream, offset, offset + length))
 
-    def ranges_from(self, stream: int, offset: int) -> list[Range]:
-        """What is wanted of the bytes `offset` and later. Raises MalformedObject for an unknown stream."""
+    def _ranges_in(self, stream: int, begin: int, end: int) -> list[Range]:
+        """What is wanted of the bytes from `begin` to `end`. Raises MalformedObject for an unknown stream."""
         if stream not in self._sizes:
             raise MalformedObject(f"the backup's index has no stream {stream}")
-        ranges = self._ranges[stream]
-        first = bisect_right(self._starts[stream], offset)
-        if first and ranges[first - 1].end > offset:
+        ranges, starts = self._ranges[stream], self._starts[stream]
+        first = bisect_right(starts, begin)
+        if first and ranges[first - 1].end > begin:
             first -= 1
-        return ranges[first:]
+        return ranges[first : bisect_left(starts, end, first)]
 
     def apply(self, stream: int, offset: int, chunk: Buffer) -> None:
         """Write one part that is held whole. Thread-safe."""
@@ -81,20 +81,20 @@ class StreamWriter:
 
     def part(self, stream: int, offset: int, length: int) -> PartWriter:
         """What writes one part, fed in order. Raises MalformedObject when it lies outside of its stream."""
-        ranges = self.ranges_from(stream, offset)
-        end, size = offset + length, self._sizes[stream]
+        end = offset + length
+        ranges, size = self._ranges_in(stream, offset, end), self._sizes[stream]
         if offset < 0 or end > size:
             raise MalformedObject(f"bytes {offset} to {end} lie outside stream {stream} of {size} bytes")
         return PartWriter(self, ranges, stream, offset, end)
 
     def note_applied(self, stream: int, begin: int, end: int) -> None:
         with self._lock:
-            self._applied[stream] = _joined([*self._applied.get(stream, []), (begin, end)])
+            self._applied.setdefault(stream, []).append((begin, end))
 
     def check_complete(self) -> None:
         """Raises RestoreFailed when something that is wanted did not come."""
         for stream, ranges in self._ranges.items():
-            came = self._applied.get(stream, [])
+            came = _joined(self._applied.get(stream, []))
             begins = [begin for begin, _ in came]
             for one in ranges:
                 before = bisect_right(begins, one.start)

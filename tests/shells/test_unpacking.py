@@ -6,9 +6,10 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -87,6 +88,21 @@ def test_the_first_failure_is_told_and_ends_all(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(ObjectDamaged, match="part 3"):
         unpack_all(cast(Source, None), tasks(5000), workers=2)
     assert len(begun) < 5000
+
+
+def test_a_process_that_gets_no_more_threads_ends_instead_of_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Short(ThreadPoolExecutor):
+        def submit(self, *given: Any, **more: Any) -> Future[Any]:
+            if self._thread_name_prefix == "unpack":
+                raise RuntimeError("can't start new thread")
+            return super().submit(*given, **more)
+
+    monkeypatch.setattr(pipeline, "ThreadPoolExecutor", Short)
+    monkeypatch.setattr(pipeline, "fetched", lambda _archive, _part: b"x")
+    with ThreadPoolExecutor(1) as aside:
+        run = aside.submit(unpack_all, cast(Source, None), tasks(9), workers=2)
+        with pytest.raises(RuntimeError, match="start new thread"):
+            run.result(20)
 
 
 def test_every_part_is_written_and_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
