@@ -61,6 +61,7 @@ def test_a_directory_is_restored_into_again(scenes: Scenes, pg_folder: Path) -> 
     lost.rename(pg_folder / "lost")
     failed = scene.call(*words, "--delta", config=reader)
     assert failed.error["code"] == "WA-OBJECT-MISSING", failed.stderr
+    assert f"{into} is unfinished" in failed.error["hint"]
     assert (into / MARKER).exists()
     assert not (into / CONTROL).exists()
     (pg_folder / "lost").rename(lost)

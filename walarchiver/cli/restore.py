@@ -133,6 +133,9 @@ def run(context: Context, args: argparse.Namespace) -> int:
         _place(job, _placement(job, tablespaces))
     except KeyboardInterrupt:
         raise (restoredelta.interrupted_delta if args.delta else interrupted_placing)(place) from None
+    except WalarchiverError as error:
+        restoredelta.unfinished(place, error)
+        raise
     placed_s = host.clock.monotonic_s() - began_s
     context.progress(f"restore: files are in place and verified after {placed_s:.1f} s")
     commands = _commands(job)

@@ -10,7 +10,7 @@ from restore.layout import MARKER
 from restore.pacing import Pace
 from restore.placing import DeltaReport
 from restore.workplace import Workplace
-from walarchiver.errors import Interrupted
+from walarchiver.errors import Interrupted, Locked, TargetDirectoryInUse, WalarchiverError
 from walarchiver.ports import Clock
 from walarchiver.settings_kinds import SIZE
 
@@ -64,6 +64,16 @@ def interrupted_delta(place: Workplace) -> Interrupted:
         f"interrupted while {target} was changed: it is unfinished, PostgreSQL does not start on it",
         hint="Give the same restore again with --delta: it keeps what is right already.",
     )
+
+
+def unfinished(place: Workplace, error: WalarchiverError) -> None:
+    """Let an error say how to go on, where it left a directory that PostgreSQL does not start on."""
+    in_use = isinstance(error, TargetDirectoryInUse | Locked)
+    if not in_use and "--delta" not in error.next_step and (place.target / MARKER).exists():
+        error.next_step += (
+            f"\n{place.target} is unfinished, and PostgreSQL does not start on it. Give the same restore "
+            "again with --delta: it keeps what is right already."
+        )
 
 
 def _mb(count: int) -> str:

@@ -90,7 +90,8 @@ def interrupted_placing(place: Workplace) -> Interrupted:
         return Interrupted("interrupted before anything was written")
     return Interrupted(
         f"interrupted while files were placed: {place.target} is unfinished, PostgreSQL does not start on it",
-        hint=f"To undo it: {undo_line(place)} (and what --tablespace named). Then restore again.",
+        hint="To go on: the same restore again, with --delta.\n"
+        f"To undo it: {undo_line(place)} (and what --tablespace named). Then restore again.",
     )
 
 
