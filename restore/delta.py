@@ -19,7 +19,7 @@ import re
 import shutil
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -325,9 +325,7 @@ def _finals(layout: Layout, place: Place) -> Iterator[Path]:
 
 def _find_extra(found: Survey, layout: Layout, expected: set[Path]) -> None:
     files = {os.fspath(path) for path in expected} | {f"{layout.target}/{name}" for name in _OWN_FILES}
-    folders = {os.fspath(place.path) for place in layout.folders}
-    for file in files:
-        folders.update(map(os.fspath, Path(file).parents))
+    folders = {os.fspath(place.path) for place in layout.folders} | _above(files)
     links = {f"{layout.target}/pg_tblspc/{oid}" for oid in layout.links}
     folders.add(f"{layout.target}/pg_tblspc")
     for root in layout.roots:
@@ -341,6 +339,17 @@ def _find_extra(found: Survey, layout: Layout, expected: set[Path]) -> None:
                 found.extra_bytes += count
                 found.growth[root] = found.growth.get(root, 0) - count
     found.extra_folders.reverse()
+
+
+def _above(files: Iterable[str]) -> set[str]:
+    """Every folder that one of these absolute paths lies in, near or far."""
+    above: set[str] = set()
+    for path in files:
+        folder = path.rpartition("/")[0]
+        while folder and folder not in above:
+            above.add(folder)
+            folder = folder.rpartition("/")[0]
+    return above
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
