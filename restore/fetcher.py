@@ -15,8 +15,8 @@ Rules (docs/format.md "Proven absent"; PostgreSQL xlogarchive.c, RestoreArchived
   PostgreSQL uses one destination for everything, so of several requests for it only the newest may
   place its file: an older one's caller has gone away.
 - After a segment was served, the next ones on the plan's path (without a plan the recorded ones of the same
-  timeline) are fetched ahead (prefetch.py). That decides nothing: every ask is answered as if it were the
-  first.
+  timeline) are fetched ahead (prefetch.py), and what a plan begins with before anybody asks. That decides
+  nothing: every ask is answered as if it were the first.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from restore.core.plan import Plan
 from restore.core.policy import FIRST_TIMELINE_HISTORY, Absent, Doubt, FetchFacts, Serve, answer
 from restore.plainfile import lay_plain
 from restore.prefetch import Fate, Prefetch, Window
+from restore.turns import Turns
 from walarchiver.catalog import Catalog, FileRecord
 from walarchiver.core.segment import (
     HistoryFile,
@@ -84,9 +85,10 @@ class Fetcher:
         self._requests = itertools.count()
         self._newest: dict[Path, int] = {}
         self._window = window
+        self._turns = Turns(window.open)
         self._ahead: Prefetch | None = None
         if spool is not None and window.files:
-            self._ahead = Prefetch(self._lay, spool, window=window, count=count)
+            self._ahead = Prefetch(self._lay_ahead, spool, window=window, count=count)
         self._last_asked: Segment | None = None
 
     def close(self) -> None:
@@ -94,6 +96,12 @@ class Fetcher:
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             ahead.close()
+
+    def begin(self) -> None:
+        """Order what a plan begins with, before anybody asks. Without a plan nothing is known."""
+        ahead, plan = self._ahead, self._plan
+        if ahead is not None and plan is not None:
+            self._order(ahead, plan.segment(plan.first))
 
     @property
     def _catalog(self) -> Catalog:
@@ -219,15 +227,22 @@ class Fetcher:
         last, self._last_asked = self._last_asked, segment
         if last is not None and segment.number < last.number:
             return
+        if last is None and self._plan is not None:
+            ordered = self._window.files_of(self._size)
+            if self._plan.first < segment.number < self._plan.first + ordered:
+                return  # the checkpoint's: recovery goes back from it to where the plan begins
+        self._order(ahead, Segment(segment.timeline, segment.number + 1))
+
+    def _order(self, ahead: Prefetch, first: Segment) -> None:
         try:
-            ahead.order(list(self._next(segment, ahead.known)))
+            ahead.order(list(self._next(first, ahead.known)))
         except WalarchiverError:  # the next ask meets it itself
             return
 
-    def _next(self, segment: Segment, known: Mapping[str, FileRecord]) -> Iterator[FileRecord]:
-        """The records of the segments behind `segment`, up to the window or the first that is not there."""
-        for number in range(segment.number + 1, segment.number + 1 + self._window.files_of(self._size)):
-            following = Segment(segment.timeline, number)
+    def _next(self, first: Segment, known: Mapping[str, FileRecord]) -> Iterator[FileRecord]:
+        """The records of the segments from `first` on, up to the window or the first that is not there."""
+        for number in range(first.number, first.number + self._window.files_of(self._size)):
+            following = Segment(first.timeline, number)
             if self._plan is not None:
                 if number > self._plan.last:
                     return
@@ -239,7 +254,10 @@ class Fetcher:
             yield record
 
     def _lay(self, record: FileRecord, out: BinaryIO) -> None:
-        lay_plain(self._repository, self._ledger.system, record, out)
+        lay_plain(self._repository, self._ledger.system, record, out, self._turns.now)
+
+    def _lay_ahead(self, record: FileRecord, out: BinaryIO) -> None:
+        lay_plain(self._repository, self._ledger.system, record, out, self._turns.in_turn)
 
     def _place(self, record: FileRecord, destination: Path, request: int) -> None:
         """Write beside, verify, rename. Raises FetchInDoubt when the file system does not let us."""

@@ -11,7 +11,9 @@ Two ways, and both end in the same comparison with the signed record (docs/forma
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import BinaryIO, TypeAlias
 
 from blake3 import blake3
 
@@ -38,11 +40,17 @@ def write_plain(repository: Repository, system: str, record: FileRecord, out: Bi
         raise ObjectDamaged(f"{record.name} opens to {length} bytes that do not have the recorded digest")
 
 
-def lay_plain(repository: Repository, system: str, record: FileRecord, out: BinaryIO) -> None:
+Turn: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""Entered while a body is opened, not while it is on its way."""
+
+
+def lay_plain(
+    repository: Repository, system: str, record: FileRecord, out: BinaryIO, turn: Turn = nullcontext
+) -> None:
     """As `write_plain`, sooner, into an empty file that can be written anew from its beginning."""
     laid = _Laid(out)
     for part, obj in enumerate(record.objects):
-        _lay_object(repository, obj, repository.expected(system, record, part), laid)
+        _lay_object(repository, obj, repository.expected(system, record, part), laid, turn)
     if (laid.length, laid.hasher.hexdigest()) != (record.len, record.digest):
         laid.back_to(0, blake3())
         write_plain(repository, system, record, out)
@@ -67,7 +75,7 @@ class _Laid:
         self.length, self.hasher = length, hasher
 
 
-def _lay_object(repository: Repository, obj: StoredObject, expect: Expected, laid: _Laid) -> None:
+def _lay_object(repository: Repository, obj: StoredObject, expect: Expected, laid: _Laid, turn: Turn) -> None:
     """Append one object: what opens of the likeliest version, else of the recorded one."""
     length, hasher = laid.length, laid.hasher.copy()
     tried = False
@@ -75,8 +83,9 @@ def _lay_object(repository: Repository, obj: StoredObject, expect: Expected, lai
         if tried and not has_recorded_bytes(obj, body):
             continue
         try:
-            for view in repository.opened(body, expect):
-                laid.add(view)
+            with turn():
+                for view in repository.opened(body, expect):
+                    laid.add(view)
         except StoreUnavailable:
             raise
         except WalarchiverError:

@@ -2,7 +2,8 @@
 
 The same edge as the daemon's (walarchiver/api.py), on a socket in the instance's workplace. Only
 the owner of the data directory, root and the server's own user may ask. The next files of the plan are
-fetched ahead into the workplace. It ends by itself when the instance has been promoted, or removed.
+fetched ahead into the workplace, the first ones at once. It ends by itself when the instance has been
+promoted, or removed.
 """
 
 from __future__ import annotations
@@ -103,6 +104,10 @@ class PlanHandlers:
     async def horizon(self, _cluster: str | None, /) -> Mapping[str, object]:
         return await self.status()
 
+    def begin(self) -> None:
+        """Have what recovery begins with fetched before it asks; what fails there, its ask is told."""
+        self._pool.submit(self._fetcher.begin)
+
     def note_rates(self, state: Path, *, recovery_s: float | None = None) -> None:
         """Keep how fast WAL was fetched and, in the rest of a whole recovery's time, replayed."""
         note_span(state, self._clock, Part.WAL_FETCH, self.fetched_bytes, self._fetching_s)
@@ -139,6 +144,7 @@ async def plan_served(
     )
     try:
         async with serve_api(api, socket_path=place.socket, listen=None, drain_s=2.0):
+            handlers.begin()
             yield handlers
     finally:
         handlers.close()

@@ -42,11 +42,12 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How far ahead is fetched, and by how many threads."""
+    """How far ahead is fetched, by how many threads, and how many bodies are opened at a time."""
 
     files: int = 8
     bytes: int = 256 << 20
     threads: int = 3
+    open: int = 2
 
     def files_of(self, size: SegmentBytes) -> int:
         """How many segments of that size: at least one."""

@@ -16,6 +16,7 @@ import restore.prefetch
 from restore.core.plan import Plan
 from restore.fetcher import Fetcher
 from restore.prefetch import FOLDER_PREFIX, Fate, Prefetch, Window, spool_beside
+from restore.turns import Turns
 from tests.integration.scene import until
 from tests.kit.faultystore import WAIT_S, Fault
 from tests.kit.smalldisk import small_disk
@@ -117,6 +118,23 @@ def test_a_plan_is_followed_over_its_fork_and_not_beyond_its_end(scene: Scene) -
         with pytest.raises(FetchInDoubt):
             reading.fetch(name)
     assert reading.fetch(name_of(5, 2)) == segment_bytes(name_of(5, 2)), "behind the end, asked for"
+    assert reading.settled() == []
+
+
+def test_what_a_plan_begins_with_is_ready_before_anybody_asks(scene: Scene) -> None:
+    """Also where recovery reads the checkpoint's segment first and goes back."""
+    reading = Reading(scene, TO_2)
+    reading.fetcher.begin()
+    assert reading.settled() == [name_of(TO_2.first), name_of(2), name_of(3, 2), name_of(4, 2)]
+    scene.world.store.fail(Fault("get", "v1/", times=999))
+    for name in (name_of(2), name_of(TO_2.first), name_of(3, 2), name_of(4, 2)):
+        assert reading.fetch(name) == segment_bytes(name)
+    assert reading.fates == [Fate.USED] * 4
+
+
+def test_without_a_plan_nothing_is_known_before_an_ask(scene: Scene) -> None:
+    reading = Reading(scene)
+    reading.fetcher.begin()
     assert reading.settled() == []
 
 
@@ -254,6 +272,40 @@ def test_an_outage_in_the_middle_is_told_when_what_is_ready_is_used_up(scene: Sc
         reading.fetch(name_of(3))
     assert reading.fetch(name_of(3)) == segment_bytes(name_of(3))
     assert reading.fetch(name_of(4)) == segment_bytes(name_of(4))
+
+
+# --- turns -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_asked_for_is_opened_at_once_and_what_may_be_asked_for_when_there_is_room() -> None:
+    turns = Turns(1)
+    entered, leave = threading.Event(), threading.Event()
+
+    def ahead() -> None:
+        with turns.in_turn():
+            entered.set()
+            assert leave.wait(WAIT_S)
+
+    with ThreadPoolExecutor(2) as pool:
+        with turns.now(), turns.now():
+            first = pool.submit(ahead)
+        assert entered.wait(WAIT_S), "nobody else is inside"
+        entered.clear()
+        second = pool.submit(ahead)
+        with turns.now():
+            assert not second.done()
+        assert not entered.is_set(), "the first one is still inside"
+        leave.set()
+        assert entered.wait(WAIT_S)
+        first.result(WAIT_S)
+        second.result(WAIT_S)
+
+
+def test_a_failure_gives_its_turn_back() -> None:
+    turns = Turns(1)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), turns.in_turn():
+            raise ZeroDivisionError
 
 
 # --- one at a time -------------------------------------------------------------------------------------
