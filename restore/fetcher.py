@@ -29,6 +29,7 @@ import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,9 +39,9 @@ from restore.plainfile import lay_plain
 from restore.prefetch import Fate, Prefetch, Window
 from restore.turns import Turns
 from walarchiver.catalog import Catalog, FileRecord
+from walarchiver.core.history import TimelineHistory
 from walarchiver.core.segment import (
     HistoryFile,
-    PartialFile,
     Segment,
     SegmentBytes,
     SegmentFile,
@@ -58,6 +59,15 @@ READ_AHEAD_HINT = (
 
 
 NO_WINDOW = Window(files=0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Paths:
+    """What the catalog said about timelines when its head was this one."""
+
+    head: tuple[int, str | None]
+    last_segments: Mapping[int, int]
+    histories: Mapping[int, TimelineHistory]
 
 
 class Fetcher:
@@ -84,6 +94,7 @@ class Fetcher:
         self._lock = threading.Lock()
         self._requests = itertools.count()
         self._newest: dict[Path, int] = {}
+        self._paths: _Paths | None = None
         self._window = window
         self._turns = Turns(window.open)
         self._ahead: Prefetch | None = None
@@ -147,30 +158,40 @@ class Fetcher:
 
     def _asked(self, name: str, file: WalFile) -> tuple[FileRecord | None, FetchFacts]:
         """What is known of a file; read to the head unless it is recorded already."""
-        head = 0
-        if isinstance(file, HistoryFile) or self._catalog.file(name) is None:
-            head = self._ledger.refresh().next_seq
+        if not isinstance(file, HistoryFile):
+            with self._catalog.snapshot():
+                record = self._catalog.file(name)
+                if record is not None:
+                    return record, self._facts(record)
+        head = self._ledger.refresh().next_seq
         with self._catalog.snapshot():
             if self._catalog.next_seq() < head:
                 raise FetchInDoubt(f"{name}: the catalog is being made anew; ask again")
             record = self._catalog.file(name)
-            return record, self._facts(file, record)
+            return record, self._facts(record)
 
-    def _facts(self, file: WalFile, record: FileRecord | None) -> FetchFacts:
-        last: dict[int, int] = {}
-        if isinstance(file, SegmentFile | PartialFile):
-            for timeline in self._catalog.timelines():
-                newest = self._catalog.last_segment(timeline)
-                if newest is not None:
-                    last[timeline] = newest
+    def _facts(self, record: FileRecord | None) -> FetchFacts:
+        paths = self._paths_now()
         return FetchFacts(
             recorded=record is not None,
             verified_to_head=True,  # an unrecorded file is judged at the head, or not at all
-            last_segments=last,
-            histories=self._catalog.histories(),
+            last_segments=paths.last_segments,
+            histories=paths.histories,
             segment_size=self._size,
             replaced=self._replaced(record),
         )
+
+    def _paths_now(self) -> _Paths:
+        """Read again when the head is another one; its hash is over all that is before it."""
+        catalog = self._catalog
+        head = catalog.next_seq()
+        key = (head, catalog.entry_sha256(head - 1))
+        paths = self._paths
+        if paths is None or paths.head != key:
+            newest = {timeline: catalog.last_segment(timeline) for timeline in catalog.timelines()}
+            last = {timeline: number for timeline, number in newest.items() if number is not None}
+            self._paths = paths = _Paths(key, last, catalog.histories())
+        return paths
 
     def _replaced(self, record: FileRecord | None) -> bool:
         """Whether the plan may rest on other bytes under this name."""
@@ -193,8 +214,7 @@ class Fetcher:
         if ahead is None or spool is None:
             return None
         try:
-            spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if spool.stat().st_dev != destination.parent.stat().st_dev:
+            if _device(spool) != destination.parent.stat().st_dev:
                 self._no_spool()
                 return None
         except OSError:
@@ -304,6 +324,15 @@ class Fetcher:
     def _check_newest(self, record: FileRecord, destination: Path, request: int) -> None:
         if self._newest.get(destination) != request:
             raise FetchInDoubt(f"{record.name}: a newer request has taken over {destination}")
+
+
+def _device(folder: Path) -> int:
+    """Of a folder that is made where it is missing."""
+    try:
+        return folder.stat().st_dev
+    except FileNotFoundError:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder.stat().st_dev
 
 
 def _beside(folder: Path, destination: Path) -> Path:

@@ -107,6 +107,22 @@ def test_a_recorded_segment_is_served_whole(scene: Scene, name: str) -> None:
     assert scene.leftovers() == []
 
 
+def test_what_is_archived_meanwhile_counts_at_the_next_ask(scene: Scene) -> None:
+    """Also a timeline whose segments come before its history: its number is not free."""
+    fetcher = scene.fetcher()
+    for name in (name_of(7), name_of(7, 3), "00000003.history"):
+        with pytest.raises(ProvenAbsent):
+            fetcher.fetch(name, scene.destination)
+    scene.writer.archive(wal_file(scene.folder / "pg_wal", name_of(8, 3)))
+    with pytest.raises(FetchInDoubt, match="its history is not"):
+        fetcher.fetch("00000003.history", scene.destination)
+    with pytest.raises(FetchInDoubt, match="a hole, not the end"):
+        fetcher.fetch(name_of(7, 3), scene.destination)
+    scene.writer.archive(wal_file(scene.folder / "pg_wal", name_of(9)))
+    with pytest.raises(FetchInDoubt, match="a hole, not the end"):
+        fetcher.fetch(name_of(7), scene.destination)
+
+
 def test_a_history_is_served(scene: Scene) -> None:
     assert scene.fetch("00000002.history") == HISTORY
 
