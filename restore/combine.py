@@ -41,6 +41,8 @@ from walarchiver.postgres.backupindex import BackupIndex
 
 LABEL = "backup_label"
 _COPY_BYTES = 1 << 20
+_INCREMENT = re.compile(re.escape(PREFIX) + r"[0-9]+(_[a-z]+)?(\.[0-9]+)?")
+"""What PostgreSQL calls the files of relations; anybody may have put other files there."""
 _FROM_LSN = re.compile(rb"^INCREMENTAL FROM LSN: (\S+)$", re.MULTILINE)
 _FROM_TIMELINE = re.compile(rb"^INCREMENTAL FROM TLI: (\S+)$", re.MULTILINE)
 _FROM_ANY = re.compile(rb"^INCREMENTAL FROM [^\n]*\n", re.MULTILINE)
@@ -245,6 +247,6 @@ def read_increment(path: Path, block_bytes: int) -> Increment:
 
 
 def final_name(name: str) -> str | None:
-    """The file that an increment stands for; None for other files."""
+    """The relation's file that an increment stands for; None for other files."""
     folder, slash, last = name.rpartition("/")
-    return f"{folder}{slash}{last.removeprefix(PREFIX)}" if last.startswith(PREFIX) else None
+    return f"{folder}{slash}{last.removeprefix(PREFIX)}" if _INCREMENT.fullmatch(last) else None

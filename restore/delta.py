@@ -2,8 +2,8 @@
 
 Rules (ADR 0024):
 - The copy must be a stopped cluster with the same system identifier, or what an interrupted restore of that
-  cluster left. Anything that could belong to somebody else (a running server, links, devices, WAL that the
-  archive lacks) refuses it before anything is changed.
+  cluster left. Anything that could be somebody else's (a running server, links, hard links, devices, what
+  lies in a tablespace's new place, WAL that the archive lacks) refuses it before anything is changed.
 - What is kept is proven by a strong digest of its bytes, read here and now: the backup's own digests of
   4 MiB pieces, or for older backups the manifest's checksum of the whole file. Times and sizes prove nothing.
 - Before the first change the marker is written and pg_control is held back, durably, as in a new directory: a
@@ -14,12 +14,12 @@ Rules (ADR 0024):
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
-import shutil
 import socket
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,7 @@ _READ_BYTES = 256 << 10
 _PIECES_AT_ONCE = 16
 """Pieces of one file that one thread compares in a row."""
 _SYSTEM_LINE = re.compile(r"^system=(\d+)$", re.MULTILINE)
+_SPACE_LINE = re.compile(r"^tablespace=(\d+) (\".*\")$", re.MULTILINE)
 _OWN_FILES = (MARKER, MANIFEST)
 
 
@@ -96,8 +97,8 @@ def check_delta_target(
             hint="End that `walarchiver serve --plan`, then restore again.",
         )
     unfinished = _check_identity(target, system, major)
-    _check_tablespaces(layout, unfinished=unfinished)
-    _check_kinds(layout)
+    _check_tablespaces(layout, _marked_places(target) if unfinished else {})
+    check_kinds(layout)
     if not unfinished:
         _check_wal(target, archived)
     return True
@@ -111,11 +112,11 @@ def survey(layout: Layout, manifest: BackupManifest, digests: FileDigests | None
     for place in layout.files.values():
         size = place.member.size
         path = _there(layout, place)
-        length = _regular_bytes(path)
+        length = None if final_name(place.name) is not None else _regular_bytes(path)
         proves = digests is not None or manifest.files[place.name].algorithm not in (CRC32C, NO_CHECKSUM)
         root = layout.root_of(place.path)
         found.growth[root] = found.growth.get(root, 0) + size - (length or 0)
-        if length is None or not proves or final_name(place.name) is not None:
+        if length is None or not proves:
             found.cut.update({one: 0 for one in _finals(layout, place) if _regular_bytes(one)})
             found.written_files += 1
             found.written_bytes += size
@@ -193,7 +194,15 @@ def _check_identity(target: Path, system: int, major: int) -> bool:
     return False
 
 
-def _check_tablespaces(layout: Layout, *, unfinished: bool) -> None:
+def _marked_places(target: Path) -> dict[int, Path]:
+    """Where the interrupted restore put each tablespace: it found these directories empty, or as a copy's."""
+    text = (target / MARKER).read_text("utf-8", "replace")
+    with contextlib.suppress(ValueError):
+        return {int(oid): Path(json.loads(place)) for oid, place in _SPACE_LINE.findall(text)}
+    return {}
+
+
+def _check_tablespaces(layout: Layout, marked: Mapping[int, Path]) -> None:
     for oid, place in layout.links.items():
         link = layout.target / "pg_tblspc" / str(oid)
         if link.is_symlink():
@@ -203,18 +212,35 @@ def _check_tablespaces(layout: Layout, *, unfinished: bool) -> None:
                     hint=f"If {leads} belongs to this copy alone, add --tablespace {oid}={leads}. If another "
                     f"cluster uses it, remove the link {link} first.",
                 )
-        elif not unfinished and place.exists() and any(place.iterdir()):
+        elif place != marked.get(oid) and place.exists() and any(place.iterdir()):
             raise DeltaDoubtful(f"{place} is not empty, and {layout.target} has no link to it")
 
 
-def _check_kinds(layout: Layout) -> None:
-    """No links but those of tablespaces, and nothing but files and folders."""
+def close_folders(layout: Layout) -> None:
+    """As root: whose they were can put nothing into them from now on. Raises OSError, DeltaDoubtful."""
+    if os.geteuid() == 0:
+        for root in layout.roots:
+            for *_, handle in os.fwalk(root):
+                os.fchown(handle, 0, 0)
+    check_kinds(layout)  # what was put there since it was compared
+
+
+def check_kinds(layout: Layout) -> None:
+    """No links but those of tablespaces, nothing but files and folders, and no file with a second name.
+
+    Raises DeltaDoubtful.
+    """
     links = layout.target / "pg_tblspc"
     for root in layout.roots:
         for entry in _entries(root):
             known_link = entry.is_symlink() and Path(entry.path).parent == links and entry.name.isdecimal()
             if not known_link and not entry.is_file(follow_symlinks=False) and not _is_folder(entry):
                 raise DeltaDoubtful(f"{entry.path} is neither a file nor a directory")
+            if entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_nlink > 1:
+                raise DeltaDoubtful(
+                    f"{entry.path} has another name somewhere (a hard link), where it would be changed, too",
+                    hint="Restore into a new directory, or replace this one by a copy without hard links.",
+                )
 
 
 def _check_wal(target: Path, archived: Callable[[str], bool]) -> None:
@@ -316,11 +342,10 @@ def _count(found: Survey, layout: Layout) -> None:
 
 def _finals(layout: Layout, place: Place) -> Iterator[Path]:
     """Every path that stands for this file of the backup, now or in the end."""
-    yield place.path
+    final = final_name(place.name)
+    yield place.path if final is None else place.path.with_name(final.rpartition("/")[2])
     if place.name == CONTROL:
         yield layout.target / CONTROL
-    elif (final := final_name(place.name)) is not None:
-        yield place.path.with_name(final.rpartition("/")[2])
 
 
 def _find_extra(found: Survey, layout: Layout, expected: set[Path]) -> None:
@@ -367,9 +392,3 @@ def _entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
         yield entry
         if _is_folder(entry):
             yield from _entries(entry.path)
-
-
-def empty_folder(folder: Path) -> None:
-    """Remove a folder that an earlier restore left beside the target. Raises OSError."""
-    if folder.exists():
-        shutil.rmtree(folder)

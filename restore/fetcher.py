@@ -316,7 +316,7 @@ class Fetcher:
         """Give a whole, verified file to PostgreSQL."""
         owner = destination.parent.stat()
         if os.geteuid() == 0 and owner.st_uid != 0:
-            os.chown(made, owner.st_uid, owner.st_gid)
+            os.chown(made, owner.st_uid, owner.st_gid, follow_symlinks=False)  # the spool may be its
         with self._lock:
             self._check_newest(record, destination, request)
             made.rename(destination)

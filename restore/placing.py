@@ -20,7 +20,14 @@ from pathlib import Path, PurePosixPath
 from restore.combine import Chain, Link
 from restore.core.plan import Plan
 from restore.core.recoveryconf import render_settings
-from restore.delta import Survey, check_delta_target, check_unchanged, make_ready, survey
+from restore.delta import (
+    Survey,
+    check_delta_target,
+    check_unchanged,
+    close_folders,
+    make_ready,
+    survey,
+)
 from restore.dirlock import locked
 from restore.diskspace import check_room, unwritable
 from restore.layers import Layer, digests_of, layers_of, part_bytes
@@ -176,6 +183,7 @@ class Placement:
             for folder in unpacker.layout.roots:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 unpacker.close_to_others(folder)
+            close_folders(unpacker.layout)
             unpacker.mark()
             make_ready(unpacker.layout, self._survey)
             unpacker.make_folders()
@@ -246,15 +254,17 @@ def lay_out_configuration(content: bytes, folder: Path) -> None:
 
 def _write_settings(plan: Plan, place: Workplace, owner: RunAs | None, comments: tuple[str, ...]) -> None:
     """Append to postgresql.auto.conf, where the last line wins, and leave recovery.signal."""
-    auto = place.target / "postgresql.auto.conf"
-    with auto.open("a", encoding="utf-8") as out:
-        out.write(render_settings(plan.settings, comments=comments))
-        out.flush()
-        os.fsync(out.fileno())
-    signal_file = place.target / "recovery.signal"
-    with signal_file.open("wb") as out_signal:
-        os.fsync(out_signal.fileno())
-    for path in (auto, signal_file):
-        path.chmod(0o600)
-        if owner is not None and os.geteuid() == 0:
-            os.chown(path, owner.uid, owner.gid)
+    settings = render_settings(plan.settings, comments=comments)
+    for name, text in (("postgresql.auto.conf", settings), ("recovery.signal", "")):
+        with open(opened_to_append(place.target / name), "a", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fchmod(out.fileno(), 0o600)
+            if owner is not None and os.geteuid() == 0:
+                os.fchown(out.fileno(), owner.uid, owner.gid)
+            os.fsync(out.fileno())
+
+
+def opened_to_append(path: Path) -> int:
+    """A descriptor of a file that is its owner's already: of no other that he made it a link to."""
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -134,8 +134,12 @@ class Prefetch:
                 self._drop(file)
             waiting = sum(file.state is _State.WAITING for file in self._files.values())
             while self._threads < min(self._window.threads, waiting):
-                self._threads += 1
-                threading.Thread(target=self._work, name="prefetch", daemon=True).start()
+                try:
+                    threading.Thread(target=self._work, name="prefetch", daemon=True).start()
+                except RuntimeError as error:  # no more threads for this process
+                    log.info("nothing is fetched ahead", reason=str(error))
+                    break
+                self._threads += 1  # it waits for the lock that we hold
             self._changed.notify_all()
 
     def take(self, record: FileRecord) -> Path | None:

@@ -14,6 +14,7 @@ Rules:
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -116,6 +117,8 @@ class Unpacker:
                 "directory is not a usable cluster. Remove it and restore again, or give the same restore\n"
                 f"once more with --delta.\nsystem={self._system}\n"
             )
+            for oid, folder in self.layout.links.items():
+                out.write(f"tablespace={oid} {json.dumps(str(folder))}\n")
             out.flush()
             os.fsync(out.fileno())
         self._sync(self._target)

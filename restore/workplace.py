@@ -106,13 +106,15 @@ class Workplace:
         try:
             for folder in (self.folder, self.spool):
                 folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-                if owner is not None and os.geteuid() == 0:
-                    os.chown(folder, owner.uid, owner.gid)
+                if owner is not None and os.geteuid() == 0:  # never whatever its owner made it a link to
+                    os.chown(folder, owner.uid, owner.gid, follow_symlinks=False)
         except OSError as error:
             raise UsageError(f"{self.folder} cannot be made: {error.strerror}") from error
 
     def write_plan(self, plan: Plan) -> None:
-        self.plan_path.write_text(plan_to_text(plan), encoding="utf-8")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(self.plan_path, flags, 0o644), "w", encoding="utf-8") as out:
+            out.write(plan_to_text(plan))
 
     def restore_command(self, hook: Path, plan_id: str) -> str:
         """restore_command of this instance; PostgreSQL replaces %f and %p, and %% by one %."""

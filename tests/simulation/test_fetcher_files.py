@@ -54,6 +54,21 @@ def test_a_kill_in_the_middle_leaves_nothing_under_the_final_name(
     assert scene.leftovers() == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_root_gives_away_no_file_that_a_link_in_the_spool_leads_to(scene: Scene) -> None:
+    """The spool may belong to the cluster's owner, who may put a link in the place of what was fetched."""
+    scene.process.ledger.refresh()
+    record = scene.process.ledger.catalog.file(name_of(1))
+    assert record is not None
+    os.chown(scene.folder, 65534, 65534)
+    important, made = scene.folder.with_name("important"), scene.folder.with_name("made")
+    important.touch()
+    made.symlink_to(important)
+    fetcher = scene.fetcher()
+    fetcher._move(made, record, scene.destination, fetcher._begin(scene.destination))
+    assert important.stat().st_uid == 0
+
+
 def test_what_a_killed_process_left_is_removed_by_the_next_request(scene: Scene) -> None:
     """kill -9 runs no `finally`; the name tells whose it was."""
     fetcher = scene.fetcher()

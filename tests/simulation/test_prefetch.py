@@ -90,6 +90,20 @@ def gets(scene: Scene, name: str) -> int:
     return sum(event.operation == "get" and event.key == key for event in scene.world.store.events)
 
 
+def test_a_process_that_gets_no_more_threads_fetches_nothing_ahead(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    reading = Reading(scene)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_more)
+        assert reading.fetch(name_of(1)) == segment_bytes(name_of(1))
+    assert reading.fetch(name_of(2)) == segment_bytes(name_of(2))
+    assert reading.settled() == [name_of(3), name_of(4)], "once there are threads again"
+
+
 # --- which files ---------------------------------------------------------------------------------------
 
 
