@@ -316,13 +316,15 @@ class ClusterService:
         folder = self._settings.data_directory
         if folder is None:
             raise ConfigError(f"cluster {self.name} has no `data_directory`, so it cannot be served")
-        destination = await asyncio.to_thread(_inside, folder / "pg_wal", path)
         fetcher = self.lanes[0].fetcher
         if fetcher is None:
             raise ConfigError(f"cluster {self.name} is configured without a dsn or key to read with")
-        return await asyncio.get_running_loop().run_in_executor(
-            self._executor, fetcher.fetch, name, destination
-        )
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, _fetched, fetcher, name, folder / "pg_wal", path)
+
+
+def _fetched(fetcher: Fetcher, name: str, pg_wal: Path, path: Path) -> int:
+    return fetcher.fetch(name, _inside(pg_wal, path))
 
 
 def covered_sample(samples: HorizonSamples, archiver: Archiver) -> HorizonRecord | None:
