@@ -12,13 +12,15 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 from restore.fetcher import Fetcher
-from walarchiver.archiver import Archived, Archiver
+from walarchiver.archiver import Archived, Archiver, Seen
 from walarchiver.assembly import Archive
 from walarchiver.bucketwatch import BucketWatch
 from walarchiver.core.effort import BacklogSample, Effort, Pace, next_pace
@@ -37,6 +39,7 @@ from walarchiver.format.seal import FAST, HURRIED
 from walarchiver.horizon import HorizonSamples, Sample
 from walarchiver.keyringwatch import KeyringWatch
 from walarchiver.ledger import fact
+from walarchiver.ledgerorder import Place
 from walarchiver.ledgerqueue import LedgerQueue
 from walarchiver.log import get_log
 from walarchiver.lookahead import Lookahead
@@ -184,23 +187,41 @@ class ClusterService:
         folder = self._settings.data_directory
         if folder is None:
             raise ConfigError(f"cluster {self.name} has no `data_directory`, so it cannot archive")
-        checked = await asyncio.to_thread(_inside, folder / "pg_wal", path)
-        lanes = self.lanes
-        self._folder = checked.parent
-        with self._ahead.asked(path.name, lanes[0].archiver.cluster.segment_size) as ask:
-            return ask.told(await self._archived(path.name, checked))
+        loop = asyncio.get_running_loop()
+        seen = await loop.run_in_executor(self._executor, self._seen, folder / "pg_wal", path, True)
+        self._folder = path.parent
+        with self._ahead.asked(path.name, self.lanes[0].archiver.cluster.segment_size) as ask:
+            return ask.told(await self._archived(path, seen))
 
-    async def _archive_ahead(self, name: str) -> list[Archived]:
+    def _archive_ahead(self, name: str, behind: frozenset[str]) -> Awaitable[Sequence[Archived]]:
         """The same for a file that PostgreSQL will ask for, in the folder that it asks for files in."""
+        return self._archived_ahead(name, [lane.archiver.expect(name, behind) for lane in self.lanes])
+
+    async def _archived_ahead(self, name: str, places: Sequence[Place]) -> list[Archived]:
         assert self._settings.data_directory is not None
         assert self._folder is not None
-        pg_wal = self._settings.data_directory / "pg_wal"
-        return await self._archived(name, await asyncio.to_thread(_inside, pg_wal, self._folder / name))
+        loop = asyncio.get_running_loop()
+        pg_wal, path = self._settings.data_directory / "pg_wal", self._folder / name
+        try:
+            seen = await loop.run_in_executor(self._executor, self._seen, pg_wal, path, False)
+            return await self._archived(path, seen, places)
+        finally:
+            for lane, place in zip(self.lanes, places, strict=True):
+                lane.archiver.let_go(place)
 
-    async def _archived(self, name: str, checked: Path) -> list[Archived]:
-        results = await asyncio.gather(
-            *(lane.archiver.archive(name, checked) for lane in self.lanes), return_exceptions=True
+    def _seen(self, pg_wal: Path, path: Path, asked: bool) -> list[Seen]:
+        """For each repository, all that has to be known of a file before any of it is read. Blocks."""
+        _inside(pg_wal, path)
+        return [lane.archiver.look(path.name, path, asked=asked) for lane in self.lanes]
+
+    async def _archived(
+        self, path: Path, seen: Sequence[Seen], places: Sequence[Place] | None = None
+    ) -> list[Archived]:
+        archiving = (
+            lane.archiver.archive(path.name, path, place=place, seen=look)
+            for lane, look, place in zip(self.lanes, seen, places or repeat(None), strict=False)
         )
+        results = await asyncio.gather(*archiving, return_exceptions=True)
         done = []
         for result in results:
             if isinstance(result, WriterRevoked):
@@ -362,14 +383,14 @@ def rode_along(samples: HorizonSamples, clock: Clock) -> Callable[[Sequence[Reco
 
 
 def _inside(folder: Path, path: Path) -> Path:
-    """`path`, proven to lie directly in `folder`; links on the way are followed first.
+    """`path`, proven to lie directly in `folder`, however either is spelt.
 
     Raises NotAWalFile.
     """
     if not path.is_absolute() or path.name in ("", ".", ".."):
         raise NotAWalFile(f"{path} is not an absolute path of a file")
     try:
-        inside = path.parent.resolve(strict=True) == folder.resolve(strict=True)
+        inside = os.path.samestat(path.parent.stat(), folder.stat())
         linked = path.is_symlink()
     except OSError as error:
         raise NotAWalFile(f"{path} cannot be resolved: {error.strerror}") from error

@@ -8,6 +8,8 @@ Rules (docs/format.md, "Keys and trust", "Writes"):
 - Who is no writer in the newest keyring seals nothing: it could never be recorded.
 - Object names carry 16 random hex digits, so a taken name means that an earlier try of this very
   put succeeded.
+- Drawing an epoch key waits for the store. Who seals in threads that others need, too, calls `prepare` in
+  another one first, unless it `is_prepared`.
 - Bodies are built in memory, one part at a time; callers bound how many are under way.
 """
 
@@ -112,6 +114,8 @@ class Depositor:
         self._zstd = zstd
         self._sealing_s = 0.0
         self._lock = threading.Lock()
+        """Held for a moment only."""
+        self._drawing = threading.Lock()
         self._epoch: _Epoch | None = None
         self._reread = reread
         self._drawn: dict[str, _Drawn] = {}
@@ -121,26 +125,49 @@ class Depositor:
 
     # --- epoch keys ------------------------------------------------------------------------------
 
-    def _current_epoch(self) -> _Epoch:
+    @property
+    def is_prepared(self) -> bool:
+        """Whether there is an epoch key that can be sealed with now."""
         with self._lock:
-            epoch = self._epoch
-            now_s = self._clock.monotonic_s()
-            keyring = self._keyring()
-            if not keyring.has_role(Role.WRITER, self._signer.id, self._system):
-                raise WriterRevoked(
-                    f"key {self._signer.id} is no writer of system {self._system} in keyring {keyring.n}"
-                )
-            if (
-                epoch is None
-                or epoch.used >= EPOCH_OBJECTS_MAX
-                or now_s - epoch.born_s > EPOCH_SECONDS_MAX
-                or keyring.n != epoch.keyring_n
-            ):
-                epoch = self._new_epoch(keyring, now_s)
-            epoch.used += 1
-            return epoch
+            return self._usable(self._keyring())
 
-    def _new_epoch(self, keyring: Keyring, now_s: float) -> _Epoch:
+    def prepare(self) -> None:
+        """Draw an epoch key if one is due. Raises WriterRevoked, StoreUnavailable, StoreDenied."""
+        with self._drawing:
+            keyring = self._keyring()
+            self._check_writer(keyring)
+            with self._lock:
+                if self._usable(keyring):
+                    return
+            self._new_epoch(keyring, self._clock.monotonic_s())
+
+    def _current_epoch(self) -> _Epoch:
+        while True:
+            keyring = self._keyring()
+            self._check_writer(keyring)
+            with self._lock:
+                if self._usable(keyring):
+                    assert self._epoch is not None
+                    self._epoch.used += 1
+                    return self._epoch
+            self.prepare()
+
+    def _check_writer(self, keyring: Keyring) -> None:
+        if not keyring.has_role(Role.WRITER, self._signer.id, self._system):
+            raise WriterRevoked(
+                f"key {self._signer.id} is no writer of system {self._system} in keyring {keyring.n}"
+            )
+
+    def _usable(self, keyring: Keyring) -> bool:
+        epoch = self._epoch
+        return (
+            epoch is not None
+            and epoch.used < EPOCH_OBJECTS_MAX
+            and self._clock.monotonic_s() - epoch.born_s <= EPOCH_SECONDS_MAX
+            and keyring.n == epoch.keyring_n
+        )
+
+    def _new_epoch(self, keyring: Keyring, now_s: float) -> None:
         while True:
             fresh = new_epoch(
                 self._recipients(keyring),
@@ -155,10 +182,11 @@ class Depositor:
             except KeyTaken:
                 # Ours from an ambiguous try, or somebody's: either way a key we cannot be sure of.
                 continue
-            epoch = _Epoch(fresh.epoch, fresh.key, born_s=now_s, keyring_n=keyring.n)
-            self._drawn[fresh.epoch] = _Drawn(EpochRecord(epoch=fresh.epoch, sha256=fresh.sha256), keyring.n)
-            self._epoch = epoch
-            return epoch
+            drawn = _Drawn(EpochRecord(epoch=fresh.epoch, sha256=fresh.sha256), keyring.n)
+            with self._lock:
+                self._drawn[fresh.epoch] = drawn
+                self._epoch = _Epoch(fresh.epoch, fresh.key, born_s=now_s, keyring_n=keyring.n)
+            return
 
     def epoch_records(self, catalog: Catalog, epochs: Iterable[str]) -> tuple[Record, ...]:
         """The `epoch` records that must enter the ledger no later than objects sealed with these keys.

@@ -22,6 +22,8 @@ class LedgerQueue:
 
     def __init__(self, ledger: Ledger, executor: Executor, *, waiting_max: int = 4096) -> None:
         self.ledger = ledger
+        self.batch = 0
+        """How often proposals were handed to the ledger; it asks them in the order of `submit`."""
         self._executor = executor
         self._waiting: list[tuple[Proposal, asyncio.Future[None]]] = []
         self._taken: list[tuple[Proposal, asyncio.Future[None]]] = []
@@ -62,6 +64,7 @@ class LedgerQueue:
     async def _serve_next(self) -> None:
         """Commit what waits, as much as one entry takes."""
         self._taken, self._waiting = self._waiting[:RECORDS_MAX], self._waiting[RECORDS_MAX:]
+        self.batch += 1
         proposals = [proposal for proposal, _ in self._taken]
         outcomes: Sequence[WalarchiverError | None]
         try:

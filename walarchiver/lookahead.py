@@ -5,8 +5,10 @@ Rules:
   PostgreSQL asks for something, and never begins more than `window` files ahead of what it has asked for.
 - Nothing is acknowledged by it: the answer to PostgreSQL's own call is made by that call (`archiver.py`),
   which joins the work if it is about the same unchanged file, or finds it in the ledger.
-- A failure is told quietly and forgotten; the file is not tried again before PostgreSQL asks for it. After
-  one that is not the file's own fault nothing more is begun until a call of PostgreSQL has succeeded.
+- It is recorded in PostgreSQL's order, so that the ledger never shows a hole that is none (`ledgerorder.py`).
+- A failure is told quietly and forgotten. After one, ahead or of a call, nothing is begun until a call has
+  succeeded: what is behind it could not be recorded. A file that is refused is not tried again before
+  PostgreSQL asks for it, and until then, or until its mark is gone, nothing is begun either.
 - A file is begun only while its mark is there. Listings of the marks are off the loop and far between.
 - With no backlog it costs one listing of marks now and then.
 """
@@ -35,11 +37,13 @@ SENT_MORE = 2
 """Bodies that are on their way to one store at once, besides one per worker."""
 WINDOW_MORE = SENT_MORE + 6
 """Files begun ahead, besides two per worker: those wait for the ledger, and hold no memory."""
+AT_ONCE = 3
+"""In a backlog nothing is begun before there is room for so many: their marks are looked at together."""
 LIST_INTERVAL_S = 0.25
 NAMES_MAX = 512
 """Names kept of one listing: a backlog of any length is listed once for so many files."""
 
-Begin = Callable[[str], Awaitable[Sequence[Archived]]]
+Begin = Callable[[str, frozenset[str]], Awaitable[Sequence[Archived]]]
 
 
 @dataclass(slots=True)
@@ -77,7 +81,8 @@ class Lookahead:
     """Works ahead for one cluster. Lives in the server's event loop."""
 
     def __init__(self, begin: Begin, *, marks: Path, executor: Executor, clock: Clock, workers: int) -> None:
-        """`begin` archives the file of that name in pg_wal; `marks` is the folder archive_status."""
+        """`begin` archives the file of that name in pg_wal, and records it no earlier than the other names;
+        what it is given is in the order of the calls. `marks` is the folder archive_status."""
         self.window = 2 * workers + WINDOW_MORE
         self.begun = 0
         """Files begun ahead of PostgreSQL's asking, so far."""
@@ -90,6 +95,7 @@ class Lookahead:
         self._ahead: dict[str, asyncio.Task[Sequence[Archived]]] = {}
         self._asked: Counter[str] = Counter()
         self._looking: asyncio.Task[None] | None = None
+        self._refused: set[str] = set()
         self._halted = False
         self._stopped = False
 
@@ -102,17 +108,23 @@ class Lookahead:
     def asked(self, name: str, size: SegmentBytes) -> Iterator[Ask]:
         """PostgreSQL asks for this file, from entry to exit; meanwhile others may be begun."""
         ask = Ask(self._ahead.pop(name, None))
+        self._refused.discard(name)
         self._asked[name] += 1
         self.look(size)
         try:
             yield ask
             self._halted = False
+        except BaseException:
+            self._halt()
+            raise
         finally:
             self._asked -= Counter((name,))
 
     def look(self, size: SegmentBytes) -> None:
         """Begin what there is room for, soon."""
         if self._stopped or self._halted or self._looking is not None:
+            return
+        if self._marked.names and self.window - len(self._ahead) < AT_ONCE:
             return
         self._looking = asyncio.create_task(self._look(size), name="look ahead")
         self._looking.add_done_callback(self._looked)
@@ -124,6 +136,11 @@ class Lookahead:
 
     async def _look(self, size: SegmentBytes) -> None:
         loop = asyncio.get_running_loop()
+        if self._refused:
+            left = await loop.run_in_executor(self._executor, _still_marked, self._marks, [*self._refused])
+            self._refused &= set(left)
+            if self._refused:
+                return
         room = self.window - len(self._ahead)
         if len(self._marked.names) < max(1, room) and self._clock.monotonic_s() >= self._list_from_s:
             began_s = self._clock.monotonic_s()
@@ -156,17 +173,34 @@ class Lookahead:
 
     def _start(self, name: str) -> None:
         self.begun += 1
-        task = asyncio.create_task(self._work(name), name=f"ahead {name}")
+        under_way = [other for other, task in self._ahead.items() if not task.done()]
+        behind = frozenset((*self._asked, *under_way[-1:]))  # the last one is behind those before it
+        task = asyncio.create_task(self._work(name, self._begin(name, behind)), name=f"ahead {name}")
         task.add_done_callback(_heard)
         self._ahead[name] = task
 
-    async def _work(self, name: str) -> Sequence[Archived]:
+    async def _work(self, name: str, begun: Awaitable[Sequence[Archived]]) -> Sequence[Archived]:
         try:
-            return await self._begin(name)
+            return await begun
         except WalarchiverError as error:
             log.debug("not archived ahead", file=name, code=error.code, reason=error.message)
-            self._halted = self._halted or not isinstance(error, Refused)
+            self._failed(name, lasting=isinstance(error, Refused))
             return ()
+        except Exception:
+            self._failed(name, lasting=True)
+            raise
+
+    def _failed(self, name: str, *, lasting: bool) -> None:
+        self._halt()
+        if self._ahead.get(name) is asyncio.current_task():
+            del self._ahead[name]
+            if lasting:
+                self._refused.add(name)
+
+    def _halt(self) -> None:
+        """Begin nothing until PostgreSQL gets on, and then anew, from the first file that is marked."""
+        self._halted = True
+        self._marked = Marked()
 
     def stop(self) -> None:
         """Begin nothing more; what was begun may end."""

@@ -174,13 +174,13 @@ class Service:
             def identity() -> ServerFacts:
                 return facts_of(name, section.dsn, here.system)
 
-            return [
-                self._lane(
-                    name,
-                    repository,
-                    join_archive(self._host, name, repository, identity, here.system, self._observe),
-                )
+            joined = [  # all of them first: it is tried again until none fails, and a lane is kept
+                join_archive(self._host, name, repository, identity, here.system, self._observe)
                 for repository in section.repositories
+            ]
+            return [
+                self._lane(name, repository, archive)
+                for repository, archive in zip(section.repositories, joined, strict=True)
             ]
 
         return open_lanes
@@ -188,6 +188,8 @@ class Service:
     def _lane(self, name: str, repository_name: str, archive: Archive) -> Lane:
         section = self._host.settings.repository(repository_name)
         cluster = self._host.settings.cluster(name)
+        signer = signer_of(section)
+        checkpointer = checkpointer_of(self._host, name, archive, signer)
         queue = LedgerQueue(archive.ledger, self._io)
         samples = HorizonSamples(archive.segment_size)
         workers = self._host.settings.server.workers
@@ -221,8 +223,6 @@ class Service:
                 count=lambda fate: self.metrics.prefetches.labels(cluster=name, outcome=fate).inc(),
             )
             self._fetchers.append(fetcher)
-        signer = signer_of(section)
-        checkpointer = checkpointer_of(self._host, name, archive, signer)
         upkeep = Upkeep(queue, checkpointer, self._io, alarm=partial(self._alarm, name))
         return Lane(repository_name, archive, archiver, queue, samples, fetcher, upkeep, signer.id)
 

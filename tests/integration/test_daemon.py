@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from tests.integration.scene import PATIENCE_S, Scenes, until
 from tests.kit.faultproxy import FaultProxy, Hang
 from tests.kit.s3 import S3Server
+from walarchiver.assembly import Host
+from walarchiver.demo.stage import read_root
+from walarchiver.errors import WalarchiverError
+from walarchiver.service import Service
+from walarchiver.settings import load_settings
 
 
 def test_sigterm_under_load_drains_and_acknowledges_nothing_by_half(scenes: Scenes) -> None:
@@ -62,3 +69,22 @@ def test_a_second_server_on_the_same_socket_is_locked_out(scenes: Scenes) -> Non
     assert "WA-LOCKED" in told.stderr
     scene.archive_all()
     assert scene.counted("failed_count") == 0
+
+
+def test_what_was_opened_of_a_cluster_is_let_go_while_another_repository_cannot_be(scenes: Scenes) -> None:
+    """It is tried every few seconds, for as long as that one is away."""
+    scene = scenes.make()
+    scene.archive_all()
+    keys = f'root = "{read_root(scene.stage.keys)}"\nsigning_key = "{scene.stage.keys / "writer.key"}"\n'
+    away = f'[repository.away]\nurl = "file://{scene.stage.folder / "away"}"\n{keys}'
+    text = scene.stage.config.read_text().replace('repository = "main"', 'repository = ["main", "away"]')
+    reads = f'identity = "{scene.stage.keys / "custodian-ann.key"}"\n\n[cluster.main]'
+    config = scene.stage.folder / "two.toml"
+    config.write_text(text.replace("[cluster.main]", reads) + away)
+    host = Host.here(load_settings(config))
+    service = Service(host, version="test")
+    for _ in range(2):
+        with pytest.raises(WalarchiverError, match="away"):
+            service._opener("main", host.settings.cluster("main"))()
+    assert not service._sending
+    assert not service._fetchers

@@ -312,7 +312,7 @@ def test_work_that_ends_with_its_loop_is_no_bug_report_and_can_be_asked_for_agai
         async with process.archiving() as archiver:
             call = asyncio.create_task(archiver.archive(NAME, path))
             await asyncio.to_thread(gate.wait_reached)
-            for work in archiver._running.values():  # as asyncio.run does to whatever is left
+            for work, _place in archiver._running.values():  # as asyncio.run does to whatever is left
                 work.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call

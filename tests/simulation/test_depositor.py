@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tests.kit.faultystore import Fault
 from tests.simulation.world import MASTER, SYSTEM, Process, World, name_of, segment_bytes, wal_file
 from walarchiver import depositor
+from walarchiver.archiver import Archived
 from walarchiver.core.objectname import keyring_key, ledger_key, parse_epoch_key_name
 from walarchiver.core.segment import MIN_SEGMENT_BYTES, parse_wal_file
 from walarchiver.depositor import Deposit
@@ -77,6 +79,31 @@ def test_so_many_objects_end_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     process = World().began()
     epochs = [deposit(process).epoch for _ in range(7)]
     assert [epochs.count(epoch) for epoch in dict.fromkeys(epochs)] == [3, 3, 1]
+
+
+def test_a_store_that_hangs_while_a_key_is_drawn_keeps_no_other_repository_waiting(tmp_path: Path) -> None:
+    """All repositories and clusters of a server share the threads that compress and seal."""
+    hanging, other = World(), World()
+    first, second = hanging.began(), other.began()
+    paths = [wal_file(tmp_path, name_of(number)) for number in range(1, 5)]
+    gate = hanging.store.hold("put_new", KEYS)
+
+    async def run() -> list[Archived]:
+        with ThreadPoolExecutor(1) as cpu:
+            async with first.archiving(shared_cpu=cpu) as stuck, second.archiving(shared_cpu=cpu) as free:
+                waiting = [asyncio.create_task(stuck.archive(path.name, path)) for path in paths]
+                await asyncio.to_thread(gate.wait_reached)
+                try:
+                    async with asyncio.timeout(10):
+                        done = [await free.archive(path.name, path) for path in paths]
+                finally:
+                    gate.open()
+                assert not any(task.done() for task in waiting)
+                await asyncio.gather(*waiting)
+                return done
+
+    assert all(archived.fresh for archived in asyncio.run(run()))
+    assert len(hanging.keys(KEYS)) == 1
 
 
 def test_a_new_keyring_ends_an_epoch() -> None:

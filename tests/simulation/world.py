@@ -171,9 +171,11 @@ class Process:
         threads: int = 8,
         budget: int = 256 << 20,
         scanner: Scanner | None = None,
+        shared_cpu: ThreadPoolExecutor | None = None,
     ) -> AsyncIterator[Archiver]:
         """An archiver with its ledger queue running; the process ends with the block."""
-        with ThreadPoolExecutor(threads) as io, ThreadPoolExecutor(2) as cpu:
+        with ThreadPoolExecutor(threads) as io, ThreadPoolExecutor(2) as own_cpu:
+            cpu = shared_cpu or own_cpu
             queue = LedgerQueue(self.ledger, io)
             running = asyncio.create_task(queue.run())
             archiver = Archiver(
