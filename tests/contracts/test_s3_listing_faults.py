@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import botocore.compat
 import pytest
 
 from tests.contracts.test_s3_faults import BODY, IMPATIENT, SLOW_DOWN, Path
@@ -16,6 +17,7 @@ from walarchiver.storage.options import ChecksumMode
 from walarchiver.storage.retry import RetryPolicy
 from walarchiver.storage.s3 import S3Store
 from walarchiver.storage.s3bodies import crc_of
+from walarchiver.storage.s3pages import read_page
 
 CRC_HEADER = crc_of(b"").header
 
@@ -33,6 +35,16 @@ def listed(store: S3Store, *, versions: bool) -> list[str]:
 
 
 both_listings = pytest.mark.parametrize("versions", [False, True], ids=["keys", "versions"])
+
+
+def test_names_with_blanks_and_pluses_are_read_as_botocore_reads_them() -> None:
+    """AWS and others write a blank as a plus; a stranger's, read wrong, would seem to break the order."""
+    page = read_page(
+        b"<ListVersionsResult><EncodingType>url</EncodingType><NextKeyMarker>v1/a+%2B</NextKeyMarker>"
+        b"<Version><Key>v1/a+b%2Bc%20d</Key></Version></ListVersionsResult>"
+    )
+    assert page == {"NextKeyMarker": "v1/a +", "Versions": [{"Key": "v1/a b+c d"}]}
+    assert page["NextKeyMarker"] == botocore.compat.unquote_str("v1/a+%2B")
 
 
 @both_listings

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from urllib.parse import unquote
+from urllib.parse import unquote_plus
 from xml.etree import ElementTree as ET
 
 PAGE_BYTES_MAX = 32 * 1024 * 1024
@@ -62,7 +62,7 @@ def read_page(body: bytes) -> dict[str, object]:
         if name in said
     }
     if encoded and "NextKeyMarker" in said:
-        page["NextKeyMarker"] = unquote(said["NextKeyMarker"])
+        page["NextKeyMarker"] = unquote_plus(said["NextKeyMarker"])
     if said.get("IsTruncated") in _TRUTH:
         page["IsTruncated"] = _TRUTH[said["IsTruncated"]]
     entries: dict[str, list[dict[str, object]]] = {}
@@ -77,7 +77,7 @@ def _entry(element: ET.Element, *, encoded: bool) -> dict[str, object]:
     said = {_tag(child): child.text or "" for child in element}
     entry: dict[str, object] = {name: said[name] for name in ("Key", "VersionId") if name in said}
     if encoded and "Key" in said:
-        entry["Key"] = unquote(said["Key"])
+        entry["Key"] = unquote_plus(said["Key"])
     if "IsLatest" in said:
         entry["IsLatest"] = _TRUTH.get(said["IsLatest"])
     if "Size" in said:
