@@ -8,10 +8,15 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.kit.postgres import PostgresFactory
+from tests.kit.postgres import PostgresFactory, as_server_user
 from tests.postgres.taken import MemorySink
 from walarchiver.embedded.postgres import EmbeddedCluster
-from walarchiver.errors import BackupConnectionLost, IncrementalUnavailable, PageChecksumFailed
+from walarchiver.errors import (
+    BackupConnectionLost,
+    BackupFailed,
+    IncrementalUnavailable,
+    PageChecksumFailed,
+)
 from walarchiver.postgres.backupindex import TablespaceStream
 from walarchiver.postgres.basebackup import (
     RATE_KIB_MAX,
@@ -100,6 +105,20 @@ def test_a_damaged_page_is_named_and_the_backup_is_none(postgres: PostgresFactor
     cluster.start()
     with pytest.raises(PageChecksumFailed, match=f'checksum verification failed in file ".*{name}", block 0'):
         take(cluster)
+
+
+@pytest.mark.parametrize("major", [pytest.param(14, marks=pytest.mark.nightly), 15])
+def test_an_error_in_the_middle_of_a_file_is_told_in_the_servers_words(
+    postgres: PostgresFactory, major: int
+) -> None:
+    """A name that these releases send, and then cannot make out."""
+    cluster = postgres(major)
+    note = cluster.data_dir / "base" / "1" / "1.note"
+    note.write_text("a word")
+    as_server_user(cluster, note)
+    with pytest.raises(BackupFailed, match="invalid segment number") as told:
+        take(cluster)
+    assert told.type is BackupFailed
 
 
 def test_a_session_that_is_ended_is_told_from_a_refusal(postgres: PostgresFactory) -> None:

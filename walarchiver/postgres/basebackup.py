@@ -33,6 +33,7 @@ from walarchiver.errors import (
     BackupFailed,
     DatabaseUnavailable,
     IncrementalUnavailable,
+    MalformedObject,
     PageChecksumFailed,
 )
 from walarchiver.postgres.backupindex import StreamIndex, TablespaceStream
@@ -385,8 +386,12 @@ class _Transfer:
         self._in_manifest = True
 
     def _finish_stream(self) -> None:
-        if self._streams:
+        try:
             self._reader.finish()
+        except MalformedObject:  # an error of the server's cuts off what it was sending
+            if (result := self._result()) is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+                raise self._failure(result) from None
+            raise
 
 
 def _cell(rows: abc.PGresult, row: int, column: int) -> str | None:
