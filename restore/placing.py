@@ -37,7 +37,7 @@ from restore.partsource import Source
 from restore.pipeline import Progress, Task, tasks_of, unpack_all
 from restore.unpack import Unpacker
 from restore.workplace import Workplace
-from walarchiver.errors import DeltaDoubtful, RestoreFailed
+from walarchiver.errors import DeltaDoubtful, RestoreFailed, UsageError
 from walarchiver.postgres.process import RunAs
 
 
@@ -86,6 +86,11 @@ class Placement:
             for fact in tip.record.tablespaces
             if fact.path is not None
         }
+        if unknown := sorted(options.tablespaces.keys() - places.keys()):
+            raise UsageError(
+                f"base backup {plan.backup} has no tablespace {', '.join(map(str, unknown))}",
+                hint=f"Nothing was written. It has these: {', '.join(map(str, places)) or 'none'}.",
+            )
         self._survey: Survey | None = None
         layout = lay_out(tip.index, place.target, places)
         try:

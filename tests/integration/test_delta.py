@@ -40,6 +40,8 @@ def test_a_directory_is_restored_into_again(scenes: Scenes, pg_folder: Path) -> 
     refused = scene.call(*words, config=reader)
     assert refused.error["code"] == "WA-TARGET-DIR"
     assert "--delta" in refused.error["hint"]
+    misspelt = scene.call(*words, "--delta", "--tablespace", "16385=/elsewhere", config=reader)
+    assert "has no tablespace 16385" in misspelt.error["message"]
     before = {path: path.lstat().st_mtime_ns for path in into.rglob("*")}
     told = scene.json(*words[:-6], "--delta", "--dry-run", *words[-6:], config=reader)
     found = told["delta"]
