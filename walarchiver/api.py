@@ -54,6 +54,8 @@ API_VERSION: Final = 1
 EXIT_HEADER: Final = "Walarchiver-Exit"
 _BODY_BYTES_MAX = 64 * 1024
 _NAME_BYTES_MAX = 255
+_LAST_WORDS_S = 0.2
+"""For requests that were cut at the end of the drain; aiohttp waits for it twice."""
 
 _log = get_log("api")
 _Route = Callable[[web.BaseRequest, Connection], Awaitable[web.Response]]
@@ -346,7 +348,7 @@ async def serve_api(
             _log.warning("requests cut at the end of the drain", drain_s=drain_s)
         for server in servers:
             server.close()
-        await http.shutdown(1.0)
+        await http.shutdown(_LAST_WORDS_S)
         for connection in list(api.connections.open):
             if isinstance(connection, asyncio.Transport):
                 connection.abort()
