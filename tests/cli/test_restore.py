@@ -148,7 +148,10 @@ def test_ctrl_c_says_in_which_state_it_left_the_directory_and_how_to_go_on_or_un
     said = capsys.readouterr().err
     assert "error[WA-INTERRUPTED]" in said
     assert f"rm -r -- {place.target} {place.folder}" in said
-    assert ("is unfinished" in said, "To go on" in said) == (not started, started)
+    assert ("is unfinished" in said, "To go on: the same restore again, with --delta" in said) == (
+        not started,
+    ) * 2
+    assert "To go on" in said
     if started:
         assert str(tmp_path / "bin" / "pg_ctl") in said
 
