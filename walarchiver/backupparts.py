@@ -49,6 +49,8 @@ class Patience:
         self._say = say
         self._pause_s = pause_s
         self._given_up = threading.Event()
+        self._lock = threading.Lock()
+        self._waiting = 0
 
     def give_up(self) -> None:
         """Nobody waits for the store any more."""
@@ -65,7 +67,7 @@ class Patience:
                 if since_s is None:
                     since_s = now_s
                     if self._outage_s > 0:
-                        self._say(f"the store does not answer, the backup waits for it: {error.message}")
+                        self._tell(1, f"the store does not answer, the backup waits for it: {error.message}")
                 if self._outage_s <= 0 or self._given_up.wait(self._pause_s):
                     raise
                 if now_s - since_s >= self._outage_s:
@@ -75,8 +77,16 @@ class Patience:
                     ) from error
             else:
                 if since_s is not None:
-                    self._say("the store answers again, the backup goes on")
+                    self._tell(-1, "the store answers again, the backup goes on")
                 return done
+
+    def _tell(self, more: int, line: str) -> None:
+        """Say when the first of all threads waits, and when none does any more."""
+        with self._lock:
+            self._waiting += more
+            first_or_last = self._waiting == max(0, more)
+        if first_or_last:
+            self._say(line)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -121,6 +124,23 @@ def test_the_wait_for_a_store_has_a_bound() -> None:
     with pytest.raises(BackupStalled, match=r"out for 100 s.*503"):
         Patience(clock, 100.0, lambda _line: None, pause_s=0.0).hold(act)
     assert tries == 5
+
+
+def test_an_outage_is_told_of_once_however_many_wait() -> None:
+    said: list[str] = []
+    patience = Patience(SteppingClock(), 100.0, said.append, pause_s=0.0)
+    together = threading.Barrier(3)
+
+    def waiting(tries: Iterator[int]) -> None:
+        if next(tries) == 0:
+            raise StoreUnavailable("503")
+        together.wait(20)  # all of them have met it
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(patience.hold, partial(waiting, itertools.count())) for _ in range(3)]:
+            done.result(20)
+    told = [line.partition(",")[0] for line in said]
+    assert told == ["the store does not answer", "the store answers again"]
 
 
 def test_a_store_that_says_no_is_not_waited_for() -> None:
