@@ -37,10 +37,11 @@ MUTATIONS = (
         1,
         "records a segment without waiting for its object",
         "walarchiver/archiver.py",
-        "        put = loop.run_in_executor(self._sending, self._depositor.put, sealed)\n",
-        "        loop.run_in_executor(self._sending, self._depositor.put, sealed)\n"
+        "        put = loop.run_in_executor(self._sending, part.put, self._depositor)\n",
+        "        gone = part.sealed\n"
+        "        loop.run_in_executor(self._sending, part.put, self._depositor)\n"
         "        put = loop.create_future()\n"
-        "        put.set_result(StoredObject(sealed.key, len(sealed.body), sealed.sha256))\n",
+        "        put.set_result(StoredObject(gone.key, len(gone.body), gone.sha256))\n",
         (
             "tests/simulation/test_archiver_calls.py::test_a_store_failure_is_not_acknowledged_and_the_next_try_succeeds",
         ),
@@ -111,6 +112,17 @@ MUTATIONS = (
         (
             "tests/simulation/test_repository.py::"
             "test_a_damaged_newest_version_is_passed_over_for_the_genuine_one",
+        ),
+    ),
+    Mutation(
+        6,
+        "records what it archived ahead without what goes before it",
+        "walarchiver/ledgerorder.py",
+        "            if catalog.file(name) is None:\n",
+        "            if catalog.file(name) is None and not name:\n",
+        (
+            "tests/simulation/test_ledger_order.py::"
+            "test_nothing_is_recorded_behind_what_the_ledger_did_not_take",
         ),
     ),
     Mutation(
