@@ -111,7 +111,7 @@ static _Noreturn void give_up(void)
 {
     message[message_length++] = '\n';
     say(message, message_length);
-    leave(verb == FETCH ? DOUBT : FAILED);
+    leave(verb == PUSH ? FAILED : DOUBT);
 }
 
 static _Noreturn void fail(const char *text)
@@ -130,7 +130,7 @@ static void on_signal(int number)
         say(line, sizeof line - 1);
     else
         say(nameless, sizeof nameless - 1);
-    leave(FAILED);
+    leave(verb == PUSH ? FAILED : DOUBT);
 }
 
 /* --- text ------------------------------------------------------------------------------------ */

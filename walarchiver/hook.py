@@ -8,6 +8,7 @@ Rules:
 - fetch exits 0 only when the server said so *and* the file is there, `PROVEN_ABSENT` only when the
   server proved the end of the archive, and 200 for any doubt: PostgreSQL takes every status up to 125
   as "there is no such file" and may open the database early.
+- A line that names neither may be a misspelt restore_command: 200, too.
 - An interpreter that cannot start exits 1 by itself. So the launcher (bin/walarchiver-hook) lets
   PostgreSQL see 1 from fetch only for `PROVEN_ABSENT`, which no failing interpreter exits with.
 - Every wait is at most a second long; between waits the deadline and PostgreSQL's life are checked. A
@@ -388,7 +389,7 @@ def run(words: list[str]) -> int:
         _say(verb, "stopped by a signal")
     except BaseException as error:  # noqa: BLE001  a traceback's status 1 would mean "absent" to PostgreSQL
         _say(verb, f"{type(error).__name__}: {error}")
-    return DOUBT if verb == "fetch" else 1
+    return 1 if verb == "push" else DOUBT
 
 
 def main() -> None:
