@@ -31,8 +31,10 @@ What PostgreSQL asks, and why the answers are what they are:
   seen from one request. That is what plans are for.
 - `.history` is answered from the verified head, plan or not: recovery looks for a free timeline
   number by asking upwards until the first miss, so one false "absent" would use a number twice.
-  A timeline that has segments but no recorded history is therefore doubt, and so is the history
-  of the plan's own timelines.
+  The history of the plan's own timelines is therefore doubt, and so is, without a plan, that of a timeline
+  which has segments but no recorded history. With a plan the latter is absent: where a history is lost for
+  good, nothing could be restored any more. The number is then used again by a copy that archives nothing;
+  once it does, it meets the other branch's files under its own names, and is refused.
 - A plan rests on the bytes that were in force when it was made. What an administrator puts in the place of a
   file later (`supersede`) may end otherwise: doubt.
 - `.partial` is never asked by PostgreSQL (the callers decide to use one): doubt. `.backup` is text
@@ -126,11 +128,11 @@ def _history(plan: Plan | None, timeline: int, facts: FetchFacts) -> Answer:
         return Serve()
     if plan is not None and timeline in plan.path.path[1:]:
         return Doubt(f"timeline {timeline} is on the plan's path, but its history is not recorded")
-    if timeline in facts.last_segments:
+    if plan is None and timeline in facts.last_segments:
         return Doubt(f"segments of timeline {timeline} are recorded, but its history is not")
     if not facts.verified_to_head:
         return Doubt("the ledger is not verified to its head")
-    return Absent(f"no history or segment of timeline {timeline} is recorded")
+    return Absent(f"no history of timeline {timeline} is recorded")
 
 
 def _planned(plan: Plan, segment: Segment, facts: FetchFacts) -> Answer:

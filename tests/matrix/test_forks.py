@@ -51,12 +51,12 @@ def test_a_hidden_first_segment_of_the_child_stops_recovery_until_it_is_back(
     config = new.reader()
     into = new.stage.folder / "r"
     plan = new.call(*new.restore_words("latest", into), config=config).json["plan"]
+    (body,) = (old.stage.folder / "repository").rglob(f"{child}.*")
+    hidden = old.stage.folder / "hidden"
+    body.rename(hidden)  # before the plan has a server, which fetches what comes first at once
     scenes.run(new.stage.command("serve", "--plan", plan, config=config), new.stage.folder / "plan.log")
     socket = into.with_name("r.walarchiver") / "wa.sock"
     until(lambda: ask(socket, "/readyz"), "a server for the plan")
-    (body,) = (old.stage.folder / "repository").rglob(f"{child}.*")
-    hidden = old.stage.folder / "hidden"
-    body.rename(hidden)
 
     hook = [str(new.stage.hook), "--socket", str(socket), "fetch", "--plan", plan]
     for name in (child, parent):

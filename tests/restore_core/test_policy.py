@@ -122,7 +122,7 @@ def test_without_a_plan_a_hole_is_doubt_and_the_end_is_absent(
         (PLAN, 3, facts(), Absent),  # the free number
         (PLAN, 3, facts(head=False), Doubt),
         (PLAN, 3, facts(recorded=True), Serve),  # outside the plan, still told honestly
-        (PLAN, 3, facts(last={3: 9}), Doubt),  # its segments are there
+        (PLAN, 3, facts(last={3: 9}), Absent),  # lost for good: the plan can be carried out all the same
         (None, 2, facts(last={1: 9}), Absent),
         (None, 2, facts(), Doubt),
     ],
