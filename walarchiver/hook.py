@@ -6,9 +6,8 @@ Rules:
 - push exits 0 only when the server said so, and 1 for everything else: above 125, or dead by a
   signal, PostgreSQL restarts its archiver and does not count the failure.
 - fetch exits 0 only when the server said so *and* the file is there, `PROVEN_ABSENT` only when the
-  server proved the end of the archive, and 200 for any doubt: PostgreSQL takes every status up to 125
-  as "there is no such file" and may open the database early.
-- A line that names neither may be a misspelt restore_command: 200, too.
+  server proved the end of the archive, and 200 for any doubt, a misspelt verb among them: PostgreSQL takes
+  every status up to 125 as "there is no such file" and may open the database early.
 - An interpreter that cannot start exits 1 by itself. So the launcher (bin/walarchiver-hook) lets
   PostgreSQL see 1 from fetch only for `PROVEN_ABSENT`, which no failing interpreter exits with.
 - Every wait is at most a second long; between waits the deadline and PostgreSQL's life are checked. A
